@@ -19,7 +19,7 @@ use crate::resource::Resource;
 use crate::schema::{internal, set_at};
 use crate::wait::root_id;
 
-/// Most backends whose verdicts are asked for.
+/// Most backends whose verdicts are requested.
 const MOST_BACKENDS: usize = 20;
 
 /// Describes the resources that references name.

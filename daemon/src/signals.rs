@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
-/// Signals within this time after the first one are the same wish: a terminal and a parent process may both send one.
+/// Signals within this time after the first one are the same request: a terminal and a parent process may both send one.
 const SAME_WISH: Duration = Duration::from_secs(1);
 /// Exit status of a process that was told twice.
 const CUT_SHORT: i32 = 1;

@@ -13,6 +13,7 @@ mod source;
 mod test_code;
 mod unlayered;
 mod violation;
+mod words;
 mod workspace;
 
 use std::io::{self, Write as _};
@@ -32,16 +33,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(root: &Path) -> io::Result<[Report; 5]> {
+fn check(root: &Path) -> io::Result<[Report; 6]> {
     let list = |path| workspace::read(root, path);
-    let (unlayered, openings, names) = (list(unlayered::FILE)?, list(openings::FILE)?, list(names::FILE)?);
-    let workspace = Workspace::read(root)?;
+    let (unlayered, names) = (list(unlayered::FILE)?, list(names::FILE)?);
+    let (workspace, pages) = (Workspace::read(root)?, prose::read(root)?);
     Ok([
         layers::check(&workspace),
         unlayered::check(&workspace, &unlayered),
-        openings::check(&workspace, &openings),
+        openings::check(&workspace),
         names::check(&workspace, &names),
-        prose::check(&prose::read(root)?),
+        prose::check(&pages),
+        words::check(&workspace, &pages),
     ])
 }
 
@@ -64,7 +66,6 @@ mod tests {
     #[test]
     fn all_checks_run() {
         let repository = examples::repository(&[
-            ("lint/openings.txt", "c 0\n"),
             ("lint/names.txt", ""),
             ("lint/unlayered.txt", ""),
             ("d/Cargo.toml", ""),
@@ -72,15 +73,15 @@ mod tests {
             ("c/Cargo.toml", ""),
             ("c/layers.txt", "a\nb\n"),
             ("c/src/a.rs", "struct S;"),
-            ("c/src/b.rs", "/// When.\nstruct S; use crate::a;"),
+            ("c/src/b.rs", "/// When forgotten.\nstruct S; use crate::a;"),
         ]);
         let found = check(repository.path()).unwrap().map(|report| report.violations.len());
-        assert_eq!(found, [1, 1, 2, 1, 0]);
+        assert_eq!(found, [1, 1, 1, 1, 0, 1]);
     }
 
     #[test]
     fn a_missing_list_is_an_error() {
-        let repository = examples::repository(&[("lint/openings.txt", ""), ("lint/unlayered.txt", "")]);
+        let repository = examples::repository(&[("lint/unlayered.txt", "")]);
         assert!(check(repository.path()).unwrap_err().to_string().contains("lint/names.txt"));
     }
 }

@@ -17,6 +17,22 @@ pub(crate) struct Page {
     text: String,
 }
 
+impl Page {
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Lines outside of blocks of code, with their numbers.
+    pub(crate) fn prose(&self) -> impl Iterator<Item = (usize, &str)> {
+        let mut is_code = false;
+        (1..).zip(self.text.lines()).filter(move |(_, line)| {
+            let is_fence = line.trim_start().starts_with("```");
+            is_code ^= is_fence;
+            !is_code && !is_fence
+        })
+    }
+}
+
 /// Reads the pages of all folders that there are.
 ///
 /// # Errors
@@ -42,7 +58,7 @@ pub(crate) fn read(root: &Path) -> io::Result<Vec<Page>> {
 /// Finds lines of prose that are too wide.
 pub(crate) fn check(pages: &[Page]) -> Report {
     let violations = pages.iter().flat_map(|page| {
-        let wide = wide_lines(&page.text);
+        let wide = page.prose().filter_map(|(line, text)| Some((line, excess(text)?)));
         wide.map(|(line, width)| {
             let message = format!("{width} characters: break the line at {COLUMNS}");
             Place::new(&page.path, line).violation(message)
@@ -55,16 +71,13 @@ pub(crate) fn check(pages: &[Page]) -> Report {
     }
 }
 
-fn wide_lines(text: &str) -> impl Iterator<Item = (usize, usize)> + '_ {
-    let mut is_code = false;
-    (1..).zip(text.lines()).filter_map(move |(number, line)| {
-        let content = line.trim_start();
-        is_code ^= content.starts_with("```");
-        let is_link = content.starts_with('[') && content.contains("]: ");
-        let is_prose = !is_code && !is_link && !content.starts_with('|') && content.contains(' ');
-        let width = line.chars().count();
-        (is_prose && width > COLUMNS).then_some((number, width))
-    })
+/// Width of a line of prose that is too wide.
+fn excess(line: &str) -> Option<usize> {
+    let content = line.trim_start();
+    let is_link = content.starts_with('[') && content.contains("]: ");
+    let is_prose = !is_link && !content.starts_with('|') && content.contains(' ');
+    let width = line.chars().count();
+    (is_prose && width > COLUMNS).then_some(width)
 }
 
 #[cfg(test)]

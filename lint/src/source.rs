@@ -4,13 +4,16 @@
 //! rules see names and punctuation alone.
 
 /// Words that a doc comment must not open with.
-const OPENINGS: [&str; 9] = ["What", "Whether", "Who", "How", "Why", "When", "Where", "Those", "That"];
+const OPENINGS: [&str; 12] =
+    ["What", "Whether", "Who", "Whom", "Whose", "Which", "How", "Why", "When", "Where", "Those", "That"];
 
 /// A source file's text, taken apart.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     pub(crate) tokens: Tokens,
     pub(crate) docs: Vec<DocBlock>,
+    /// Texts of all line comments, with their lines.
+    pub(crate) comments: Vec<(usize, String)>,
 }
 
 /// A token and the line that it begins on, counted from one.
@@ -38,10 +41,12 @@ pub(crate) struct Tokens(Vec<Token>);
 /// Consecutive lines of `///`, or of `//!`.
 #[derive(Debug)]
 pub(crate) struct DocBlock {
-    pub(crate) line: usize,
     last: usize,
     inner: bool,
-    word: String,
+    /// First words, with their lines: of the block, and of each section of it.
+    openings: Vec<(usize, String)>,
+    /// True from a heading, or the beginning, until the next word.
+    is_opening: bool,
 }
 
 impl Source {
@@ -56,9 +61,21 @@ impl Source {
 }
 
 impl DocBlock {
-    /// The first word, where a doc comment must not open with it.
-    pub(crate) fn bad_opening(&self) -> Option<&str> {
-        OPENINGS.contains(&self.word.as_str()).then_some(&self.word)
+    /// First words that a doc comment must not open with.
+    pub(crate) fn bad_openings(&self) -> impl Iterator<Item = (usize, &str)> {
+        let words = self.openings.iter().map(|(line, word)| (*line, word.as_str()));
+        words.filter(|(_, word)| OPENINGS.contains(word))
+    }
+
+    fn line(&mut self, line: usize, text: &str) {
+        self.last = line;
+        let word = first_word(text);
+        if text.trim_start().starts_with("# ") {
+            self.is_opening = true;
+        } else if self.is_opening && !word.is_empty() {
+            self.openings.push((line, word.to_owned()));
+            self.is_opening = false;
+        }
     }
 }
 
@@ -168,6 +185,7 @@ impl<'a> Scanner<'a> {
     fn line_comment(&mut self) {
         let line = self.line;
         let text = self.take_while(|next| next != '\n');
+        self.source.comments.push((line, text.to_owned()));
         if let Some(text) = text.strip_prefix("//!") {
             self.doc_line(line, true, text);
         } else if let Some(text) = text.strip_prefix("///").filter(|text| !text.starts_with('/')) {
@@ -176,15 +194,12 @@ impl<'a> Scanner<'a> {
     }
 
     fn doc_line(&mut self, line: usize, inner: bool, text: &str) {
-        let word = first_word(text);
-        match self.source.docs.last_mut() {
-            Some(block) if block.inner == inner && block.last + 1 == line => {
-                block.last = line;
-                if block.word.is_empty() {
-                    word.clone_into(&mut block.word);
-                }
-            }
-            _ => self.source.docs.push(DocBlock { line, last: line, inner, word: word.to_owned() }),
+        let docs = &mut self.source.docs;
+        if !docs.last().is_some_and(|block| block.inner == inner && block.last + 1 == line) {
+            docs.push(DocBlock { last: line, inner, openings: Vec::new(), is_opening: true });
+        }
+        if let Some(block) = docs.last_mut() {
+            block.line(line, text);
         }
     }
 
@@ -321,11 +336,12 @@ mod tests {
     }
 
     #[test]
-    fn doc_blocks_have_one_opening_each() {
+    fn doc_blocks_and_their_sections_have_one_opening_each() {
         let text = "//! What a crate.\n//! When it is.\n\n///\n/// *Where* it is.\n/// That.\nfn a() {}\n\
-                    /// Whatever.\nfn b() {}\n//// Who.\n// Why.\n/// `When` is code.\n//! That's inner.\n";
+                    /// Whatever.\nfn b() {}\n//// Who.\n// Why.\n/// `When` is code.\n//! That's inner.\n//!\n\
+                    //! # Errors\n//!\n//! Whose it is.\n//! That.\n";
         let docs = Source::scan(text).docs;
-        let found: Vec<_> = docs.iter().map(|block| (block.line, block.bad_opening())).collect();
-        assert_eq!(found, [(1, Some("What")), (4, Some("Where")), (8, None), (12, None), (13, Some("That"))]);
+        let found: Vec<_> = docs.iter().flat_map(DocBlock::bad_openings).collect();
+        assert_eq!(found, [(1, "What"), (5, "Where"), (13, "That"), (17, "Whose")]);
     }
 }

@@ -1,4 +1,4 @@
-//! Crates without a `layers.txt`: each of them is listed, so that a new crate is not forgotten.
+//! Crates without a `layers.txt`: each of them is listed, so that a new crate is not overlooked.
 //!
 //! `lint/unlayered.txt` has a line `crate-folder` for a crate of at most one module below its root, which is too small for layers,
 //! and a line `crate-folder reason...` for a larger one whose modules have no order yet.

@@ -68,10 +68,10 @@ pub struct App {
 /// Opens the configured store and starts the plugin on it.
 ///
 /// # Errors
-/// What could not be opened or listened on, and what to do.
+/// Names a store or address that cannot be opened, and says what to do.
 pub async fn start(mut config: Config) -> anyhow::Result<App> {
     let monitoring = Monitoring::open(&mut config);
-    // Of two plugins with one file and one address, the second must hear of the file.
+    // Of two plugins with one file and one address, the second must fail on the file.
     let store = open_store(&config.store).await?;
     let principal = config.principal.clone();
     start_monitored(monitoring?, config, store, Arc::new(Local(principal))).await
@@ -138,7 +138,7 @@ fn listen(address: SocketAddr) -> anyhow::Result<Socket> {
 /// Opens the configured store: a file or a cluster.
 ///
 /// # Errors
-/// What is wrong with it, and what to do.
+/// Says what is wrong with the store, and what to do.
 pub async fn open_store(settings: &config::StoreSettings) -> anyhow::Result<Arc<dyn Store>> {
     let Some(members) = settings.members() else {
         let directory = settings.path.parent().filter(|directory| !directory.as_os_str().is_empty());
@@ -189,7 +189,7 @@ fn read_secret(key: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
 /// Starts the plugin on a store.
 ///
 /// # Errors
-/// What could not be read or listened on, and what to do.
+/// Names a file or address that cannot be opened, and says what to do.
 pub async fn start_on(
     mut config: Config,
     store: Arc<dyn Store>,
@@ -256,7 +256,7 @@ async fn start_monitored(
     let listens = agents_listen.as_ref().and_then(|listen| config.agents.advertised(listen));
     if store.election().is_some() && agents.is_some() && listens.is_none() {
         bail!(
-            "other plugins on the store must know where this one hears node agents, and agents.listen is {}: give \
+            "other plugins on the store must know where this one listens for node agents, and agents.listen is {}: give \
              agents.advertise (--agents-advertise https://HOST:PORT)",
             config.agents.listen
         );

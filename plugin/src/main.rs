@@ -42,7 +42,7 @@ const OTHERS: [&str; 5] =
 
 fn main() -> ExitCode {
     mi_option_set(PURGE_DELAY, PURGE_DELAY_MS);
-    // A huge page that was given back is zeroed as a whole when it is used again, and is held for whatever little is in it. A
+    // A huge page that was released is zeroed as a whole when it is used again, and is held for whatever little is in it. A
     // kernel that refuses costs no more than that.
     let _ = prctl::set_thp_disable(true);
     program::end(carry_out(Arguments::parse()))

@@ -127,7 +127,7 @@ impl Metrics {
             process: ProcessMetrics::new(env!("CARGO_PKG_VERSION")),
         };
         register!(registry, metrics, {
-            leads: "leads", "1 while this plugin leads those on its store: it carries out and hears the proxy nodes";
+            leads: "leads", "1 while this plugin is the leader of those on its store: it writes to OVN and has the streams of the proxy nodes";
             northbound_connected: "northbound_connected", "1 while the northbound database is connected and its content is known";
             queue_length: "reconcile_queue", "Load balancers and networks that wait for the reconciler";
             transactions: "northbound_transactions", "Reconciler batches by outcome; those in_step or not_connected were not sent";

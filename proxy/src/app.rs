@@ -373,7 +373,7 @@ fn reasons(all: impl Iterator<Item = (&'static str, u64)>) -> Vec<v1::ReasonCoun
     all.filter(|(_, total)| *total > 0).map(count).collect()
 }
 
-/// What is left of a drain.
+/// Message about the connections that a drain has left.
 fn left(parent: Uuid, connections: u32, deadline: Option<Instant>) -> v1::Drain {
     let wall_clock = |deadline: Instant| {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -29,12 +29,12 @@ pub enum Command {
         overrides: Overrides,
     },
     /// Remove the ports, links and namespaces that the agent has made on this node, while none runs; of the installation
-    /// that `state.dir` tells unless one is given.
+    /// in `state.dir` unless one is given.
     Cleanup {
         /// Settings of the agent.
         #[command(flatten)]
         overrides: Overrides,
-        /// Whose; without it, the one that the state directory tells.
+        /// Id of the installation; without it, the one in the state directory.
         #[arg(long, value_name = "UUID")]
         installation: Option<Uuid>,
     },

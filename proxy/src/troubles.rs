@@ -84,7 +84,7 @@ pub struct TroubleWatch {
 }
 
 impl TroubleWatch {
-    /// Takes in all counters as they are now, and returns the troubles of this moment, the node's own first. `is_checked` is true for
+    /// Records the current counters, and returns the present troubles, the node's own first. `is_checked` is true for
     /// listeners whose check goes to the addresses that clients are sent to.
     pub fn observe(
         &mut self,

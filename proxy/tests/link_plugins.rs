@@ -435,7 +435,7 @@ async fn what_is_known_is_said_again_when_a_snapshot_is_carried_out() {
     let mut stream = plugins.welcomed(60_000).await;
     let first = stream.verdicts().await;
     assert!(first.first && first.verdicts.len() == 1, "{first:?}");
-    // The plugin has not given the node its networks back when it hears that, and so does not take it for its business.
+    // The plugin has not assigned the node its networks again when it receives that, and so ignores it.
     let update = v1::Update { revision: 1, snapshot_end: true, ..Default::default() };
     stream.say(FromPlugin::Update(update)).await;
     while !matches!(
@@ -469,7 +469,7 @@ async fn a_stream_is_renewed_before_it_ends_and_the_node_stays_connected() {
     for round in 0..3 {
         let next = plugins.opened().await;
         assert_eq!((next.hello.node_id.as_str(), next.hello.boot_id.as_str()), ("n1", "b"));
-        // The older one is in use until the later one is welcome; either may be the first to be heard of.
+        // The older one is in use until the later one is welcome; either may be the first to be reported.
         if round % 2 == 0 {
             first.replace().await;
             next.welcome(60_000, 500).await;

@@ -60,7 +60,7 @@ die-on-term = true
 env = OS_NEUTRON_CONFIG_DIR=$folder
 env = OS_NEUTRON_CONFIG_FILES=neutron.conf
 END
-# On sqlite a locked database has to be tried again, as Neutron does by itself on MySQL.
+# On sqlite a locked database has to be retried, as Neutron does by itself on MySQL.
 for site in "$python"/lib/python3*/site-packages; do
     cp "$here/sqlite_shim.py" "$site/"
     echo 'import sqlite_shim' >"$site/sqlite_shim.pth"

@@ -113,7 +113,7 @@ pub(crate) fn health(socket: &str, state: &ResourceState, it: &BackendHealth) ->
     format!("{}\n{}{}", aligned(&facts), verdicts(it), ejections(&it.ejections))
 }
 
-/// Formats the verdicts on backends, by their addresses; `more`: number of further ones that were not asked for.
+/// Formats the verdicts on backends, by their addresses; `more`: number of further ones that were not requested.
 pub(crate) fn healths(found: &[(String, BackendHealth)], more: usize) -> String {
     let mut rows =
         vec![["BACKEND", "NODE", "PROBES FROM", "VERDICT", "SINCE", "REASON"].map(Cell::heading).into()];

@@ -16,7 +16,7 @@ struct Node {
     text: String,
     /// Kind of the resource; empty for a remark.
     kind: &'static str,
-    /// True if the resource is not active, or does not serve with all that is asked for.
+    /// True if the resource is not active, or serves with less than its desired state.
     is_bad: bool,
     children: Vec<Node>,
 }

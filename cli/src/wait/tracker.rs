@@ -192,7 +192,7 @@ fn is_reached(until: Until, state: &ResourceState) -> bool {
     }
 }
 
-/// True if connections are served with all that is asked for.
+/// True if connections are served as desired.
 fn serves(status: OperatingStatus) -> bool {
     matches!(status, OperatingStatus::Online | OperatingStatus::NoMonitor)
 }

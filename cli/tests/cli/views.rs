@@ -239,7 +239,7 @@ async fn help_is_there_however_it_is_asked_for() {
         assert!(run(&mock, args).await.ok().contains("Usage: fiberlb"), "{args}");
     }
     assert!(run(&mock, "lb").await.failed(2).iter().any(|line| line.contains("Usage: fiberlb loadbalancer")));
-    // The endpoint, which the environment of this run sets, is not asked for.
+    // The endpoint, which the environment of this run sets, is not required.
     let lines = run(&mock, "lb create").await.failed(2);
     assert!(
         lines.iter().any(|line| line == "Usage: fiberlb loadbalancer create --network <TEXT>"),

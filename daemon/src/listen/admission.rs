@@ -21,7 +21,7 @@ pub(super) enum Source {
     V4(Ipv4Addr),
     /// Upper 64 bits of an IPv6 address.
     V6([u16; 4]),
-    /// Socket file: its mode decides who connects, and all share one origin.
+    /// Socket file: its mode decides which users may connect, and all share one origin.
     Unix,
 }
 

@@ -6,7 +6,7 @@
 //! connections' own tasks; the accept loop waits for none. A connection of high age takes no new requests (GOAWAY), and the
 //! streams on it go on for as long as they like.
 //!
-//! When the process has no descriptors left, accepting pauses. All that is refused is counted in [`Listeners`] and logged
+//! Accepting pauses while the process has no descriptors left. All that is refused is counted in [`Listeners`] and logged
 //! once a second at most.
 
 mod admission;

@@ -82,7 +82,7 @@ impl Socket {
         Ok(Self(Kind::Unix(socket.listen(BACKLOG)?, file)))
     }
 
-    /// TCP address, with the port that the kernel chose if 0 was asked for; `None` for a socket file.
+    /// TCP address, with the port that the kernel chose for 0; `None` for a socket file.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.0 {

@@ -68,7 +68,7 @@ async fn who_never_completes_a_request_is_closed_in_either_version() {
         stream.write_all(half).await.unwrap();
         closed(&mut stream).await;
     }
-    // A client that has shaken hands learns that the connection takes no requests (GOAWAY).
+    // A client that has completed the handshake learns that the connection takes no requests (GOAWAY).
     let mut late = client(ATTACKER, &world).await;
     let _ = timeout(PATIENCE, &mut late.ended).await.expect("it is closed");
     world.until("all are counted", |world| world.connections() == 0).await;

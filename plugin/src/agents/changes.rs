@@ -112,7 +112,7 @@ impl Follower {
     }
 
     /// Targets a newer configuration. The rest of the old target is still handed out first, so that a node
-    /// goes from one whole configuration to another: call it when idle.
+    /// goes from one full configuration to another: call it when idle.
     pub(crate) fn follow(&mut self, newest: Arc<Configuration>) {
         match &self.target {
             None => self.left = difference(&Configuration::default(), &newest),

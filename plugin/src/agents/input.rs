@@ -134,7 +134,7 @@ pub struct TrafficReport {
     pub share: Option<ReportedShare>,
 }
 
-/// What is left of a backend that takes no connections any more, or none of some listeners, or of a listener that is gone.
+/// Connections left of a backend that takes no new ones, or none of some listeners, or of a removed listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReportedDrain {
     /// Pool of a backend, load balancer of a listener.

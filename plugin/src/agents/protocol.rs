@@ -110,7 +110,7 @@ pub enum ProtocolViolation {
         most: u64,
     },
     /// No message for too long.
-    #[error("nothing was heard for {} ms", .0.as_millis())]
+    #[error("no message for {} ms", .0.as_millis())]
     Silent(Duration),
 }
 

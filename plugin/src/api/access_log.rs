@@ -51,7 +51,7 @@ pub struct LoggedConnection {
     pub bytes_in: u64,
     /// Bytes to the client.
     pub bytes_out: u64,
-    /// Why it ended, or was refused, as a word.
+    /// Reason of its end or refusal, as a word.
     pub reason: String,
 }
 
@@ -82,7 +82,7 @@ pub struct LoggedBackend {
     pub id: Uuid,
     /// Its address.
     pub address: SocketAddr,
-    /// Why it is this one, as a word.
+    /// Reason of its selection, as a word.
     pub selection: String,
     /// Backends that were tried, this one included.
     pub tries: u32,
@@ -150,12 +150,12 @@ impl LogQueue {
 /// Connections of a listener as they end, until the stream is dropped.
 pub type LogStream = BoxStream<'static, Result<LogBatch, ApiError>>;
 
-/// Whoever hears the nodes.
+/// Source of the nodes' records.
 pub trait AccessLogs: Send + Sync + 'static {
     /// Connections of a listener from now on. The stream ends with an error when another plugin begins to lead.
     ///
     /// # Errors
-    /// The leader, which hears the nodes, cannot be asked.
+    /// The leader, which has the nodes' streams, cannot be asked.
     fn read(&self, listener: Uuid) -> BoxFuture<'_, Result<LogStream, ApiError>>;
 }
 

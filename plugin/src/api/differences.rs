@@ -86,7 +86,7 @@ impl KnownDifferences {
     }
 }
 
-/// Forgets the oldest differences, but the latest one.
+/// Drops the oldest differences, but the latest one.
 fn shrink(all: &mut VecDeque<KnownDifference>) {
     let size = |known: &KnownDifference| known.differences.get().map_or(0, |differences| differences.len());
     let mut total: usize = all.iter().map(size).sum();

@@ -110,7 +110,7 @@ reasons! {
     EtagMismatch => "ETAG_MISMATCH", FailedPrecondition;
     /// Another resource uses it.
     InUse => "IN_USE", FailedPrecondition;
-    /// Resources stand below it, and cascade was not asked for.
+    /// It has children, and the request does not cascade.
     HasChildren => "HAS_CHILDREN", FailedPrecondition;
     /// The node does not allow it in its state.
     NodeState => "NODE_STATE", FailedPrecondition;

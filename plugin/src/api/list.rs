@@ -15,7 +15,7 @@ use crate::status::{HasStatus, Operating, Provisioning};
 
 /// Resources that one list call scans at most, however few match; it then returns what it has found.
 const SCAN: usize = 20_000;
-/// Bytes after which a page ends, however many resources it was asked for: clients take 4 MiB by default.
+/// Bytes after which a page ends, however many resources were requested: clients take 4 MiB by default.
 const PAGE_BYTES: usize = 1 << 20;
 
 /// A list call: a page of the resources that match all its filters.

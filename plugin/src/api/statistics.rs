@@ -35,7 +35,7 @@ impl Durations {
         self.sum_us = self.sum_us.saturating_add(other.sum_us);
     }
 
-    /// Those since `before`.
+    /// Durations added since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let mut since = *self;
         for (count, before) in since.counts.iter_mut().zip(before.counts) {
@@ -46,12 +46,12 @@ impl Durations {
     }
 }
 
-/// What is left of a drain.
+/// Connections that a drain has left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Draining {
     /// Connections.
     pub connections: u64,
-    /// When the last of them are reset, in milliseconds since 1970; `None`: they go on for as long as they last.
+    /// Drain deadline in milliseconds since 1970, at which the last of them are reset; `None`: there is none.
     pub deadline_ms: Option<u64>,
 }
 
@@ -87,16 +87,16 @@ pub struct Traffic {
     pub reasons: BTreeMap<String, u64>,
     /// Durations of the connections that had reached a backend and have ended.
     pub durations: Durations,
-    /// What is left of a drain.
+    /// Connections of backends that drain.
     pub draining: Draining,
 }
 
-/// Whoever hears the counters of the nodes.
+/// Source of the nodes' counters.
 pub trait TrafficCounters: Send + Sync + 'static {
     /// Traffic of the listeners, pools and backends of a load balancer, by their ids, as far as nodes have counted any.
     ///
     /// # Errors
-    /// The leader, which hears the nodes, cannot be asked.
+    /// The leader, which has the nodes' streams, cannot be asked.
     fn traffic(&self, load_balancer: Uuid) -> BoxFuture<'_, Result<BTreeMap<Uuid, Traffic>, ApiError>>;
 }
 
@@ -140,7 +140,7 @@ pub struct LoadBalancerStatistics {
     pub backends: Vec<BackendStatistics>,
     /// Pools, in the order of their ids.
     pub pools: Vec<PoolStatistics>,
-    /// What is left of removed listeners.
+    /// Connections of removed listeners.
     pub removed: Draining,
 }
 

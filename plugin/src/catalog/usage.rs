@@ -19,7 +19,7 @@ pub(super) struct VipsUsage {
 }
 
 impl VipsUsage {
-    /// Replaces the size of a tree, or forgets one that is gone.
+    /// Replaces the size of a tree, or drops that of a removed one.
     pub(super) fn set(&mut self, id: Uuid, tree: Option<&Tree>) {
         if let Some((owner, bytes)) = self.trees.remove(&id) {
             self.total -= bytes;

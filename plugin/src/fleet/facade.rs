@@ -81,7 +81,7 @@ pub struct Fleet {
     pub(super) revision: Revision,
     /// Revision at which the published state of the nodes was read.
     published_at: Revision,
-    /// Term of this leader, on a shared store; writes are refused once it is over.
+    /// Term of this leader, on a shared store; writes are refused once it has ended.
     term: Option<Term>,
     /// Trees with changed verdicts.
     judged: Mutex<Judged>,
@@ -152,8 +152,8 @@ impl Fleet {
     }
 
     /// Clock by which nodes are judged. It stands still while the store is unreachable or this process did
-    /// not run: a plugin that is cut off or frozen receives nothing, and must not declare nodes dead that its
-    /// successor hears.
+    /// not run: a plugin that is cut off or frozen receives nothing, and must not declare nodes dead that are
+    /// connected to its successor.
     pub(super) fn now(&self) -> Instant {
         let now = Instant::now();
         let reached = self.term.as_ref().map_or(now, |term| now.min(term.renewed() + SILENCE_GRACE));

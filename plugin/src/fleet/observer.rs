@@ -303,7 +303,7 @@ impl Observer for Fleet {
 }
 
 impl Fleet {
-    /// What a node has left of listeners and backends that are no more: tree, load balancer or pool, subject, connections.
+    /// Connections that a node has left of removed listeners and backends: tree, load balancer or pool, subject, count.
     fn removed(
         &self,
         listeners: &[TrafficReport],
@@ -351,7 +351,7 @@ impl Fleet {
     }
 }
 
-/// Takes in how a node uses its share of a listener's connection limit. Returns whether shares are dealt anew, and whether
+/// Records a node's use of its share of a listener's connection limit. Returns whether shares are dealt anew, and whether
 /// others are without one now.
 fn deal(
     shares: &mut ShareBook,

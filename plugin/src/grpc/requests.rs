@@ -224,7 +224,7 @@ where
 }
 
 /// Carries a call out on a thread of its own, so that its work holds up no other call. When the caller is gone, it ends at the
-/// next await. The permits are given back when it has ended.
+/// next await. The permits are released when it has ended.
 async fn apart<S>(
     mut inner: S,
     request: Request<Body>,

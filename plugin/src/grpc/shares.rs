@@ -17,7 +17,7 @@ pub(super) struct Shares {
     projects: Mutex<HashMap<(String, String), Weak<Semaphore>>>,
 }
 
-/// Permits that are given back when this is dropped.
+/// Permits that are released when this is dropped.
 #[derive(Debug)]
 pub(super) struct Permits {
     _of_project: OwnedSemaphorePermit,
@@ -32,7 +32,7 @@ impl Shares {
         Self { all, share, projects: Mutex::default() }
     }
 
-    /// Waits for permits, in turn; no more are asked for than a project may have. `None`: never, the permits were closed.
+    /// Waits for permits, in turn; no more are requested than a project may have. `None`: never, the permits were closed.
     pub(super) async fn acquire(&self, principal: &Principal, count: u32) -> Option<Permits> {
         let count = count.min(self.share);
         // First its own: whoever waits for others of its project takes nothing of what the rest may have.

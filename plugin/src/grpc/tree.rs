@@ -82,7 +82,7 @@ pub(super) fn applied(applied: &Applied) -> v1::ApplyLoadBalancerResponse {
 /// A whole tree with its statuses.
 pub(super) fn rendered(view: &TreeView) -> v1::LoadBalancerTree {
     let tree = &view.tree;
-    // Every kind is named, so that none is forgotten. Backends and checks stand with their pools.
+    // Every kind is named, so that none is overlooked. Backends and checks stand with their pools.
     let Tree { load_balancer, listeners, pools, backends: _, health_checks: _, head: _ } = &**tree;
     let pool_tree = |pool: &Arc<Record<Pool>>| v1::PoolTree {
         pool: Some(Wire::rendered(&view.observed(pool))),

@@ -181,7 +181,7 @@ impl LocalReader {
                 batch = self.reader.next() => return Ok(batch),
                 _ = self.look.tick() => {
                     if !self.roles.leads() || !Arc::ptr_eq(&self.roles.fleet(), &self.fleet) {
-                        let text = "another plugin leads now, which hears the nodes: read again";
+                        let text = "another plugin leads now: read again";
                         return Err(ApiError::new(ErrorReason::LeaderUnavailable, text));
                     }
                 }

@@ -50,10 +50,10 @@ pub(super) async fn await_news(store: &dyn Store, revision: Revision) {
 }
 
 /// Waits until this plugin's leader key is gone, as when somebody deleted it by hand.
-pub(super) async fn deposed(store: &dyn Store, tenure: Revision) {
+pub(super) async fn deposed(store: &dyn Store, revision: Revision) {
     loop {
         let (entry, seen) = leader(store).await;
-        if entry.is_none_or(|entry| entry.revision != tenure) {
+        if entry.is_none_or(|entry| entry.revision != revision) {
             return;
         }
         await_news(store, seen).await;

@@ -34,7 +34,7 @@ pub(super) struct Publisher {
     model: Arc<Model>,
     store: Arc<dyn Store>,
     /// Revision of the leader's key, which every write compares; `None` on a store of its own.
-    tenure: Option<Revision>,
+    term: Option<Revision>,
     /// Hashes of the published values, by key; unchanged ones are not written.
     published: BTreeMap<String, u64>,
     notices: broadcast::Receiver<ModelNotice>,
@@ -58,7 +58,7 @@ impl Publisher {
     pub(super) async fn new(
         model: Arc<Model>,
         store: Arc<dyn Store>,
-        tenure: Option<Revision>,
+        term: Option<Revision>,
     ) -> Result<Self, StoreError> {
         let notices = model.subscribe();
         let (mut published, mut waiting) = (BTreeMap::new(), BTreeSet::new());
@@ -70,12 +70,12 @@ impl Publisher {
         }
         // Those that are known, and missing or malformed in the store.
         waiting.extend(model.load_balancers());
-        Ok(Self { model, store, tenure, published, notices, waiting })
+        Ok(Self { model, store, term, published, notices, waiting })
     }
 
     /// Runs until leadership is lost. Cancel safe.
     pub(super) async fn run(&mut self) {
-        let gather = if self.tenure.is_some() { GATHER } else { GATHER_ALONE };
+        let gather = if self.term.is_some() { GATHER } else { GATHER_ALONE };
         loop {
             if self.waiting.is_empty() {
                 let notice = self.notices.recv().await;
@@ -93,7 +93,7 @@ impl Publisher {
         }
     }
 
-    /// Takes in a notice of the model.
+    /// Records a notice of the model.
     fn note(&mut self, notice: &Result<ModelNotice, RecvError>) {
         match notice {
             Ok(ModelNotice::Observation(id)) => {
@@ -205,7 +205,7 @@ impl Publisher {
     }
 
     fn transaction(&self, news: &[PendingStatus]) -> Transaction {
-        let leads = self.tenure.map(|revision| Compare { key: leader_key(), revision });
+        let leads = self.term.map(|revision| Compare { key: leader_key(), revision });
         let heads =
             news.iter().filter_map(|news| Some(Compare { key: head_key(news.id), revision: news.head? }));
         let writes = news.iter().flat_map(|news| news.writes.clone()).collect();
@@ -258,13 +258,13 @@ mod tests {
     async fn site() -> (Arc<MemoryStore>, Arc<Model>, Revision) {
         let store = Arc::new(MemoryStore::default());
         let leads = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
-        let tenure = store.commit(Transaction { compares: Vec::new(), writes: leads }).await.unwrap();
+        let term = store.commit(Transaction { compares: Vec::new(), writes: leads }).await.unwrap();
         store.commit(transaction(None, Some(&tree())).unwrap()).await.unwrap();
         let model = Arc::new(Model::load(&*store).await.unwrap());
         model.lead(true);
         let (followed, source) = (Arc::clone(&model), Arc::clone(&store));
         tokio::spawn(async move { followed.follow(&*source).await });
-        (store, model, tenure)
+        (store, model, term)
     }
 
     fn observe(model: &Model, reason: &str) {
@@ -290,15 +290,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_observed_is_published_once() {
-        let (store, model, tenure) = site().await;
+        let (store, model, term) = site().await;
         let publisher =
-            Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(tenure)).await.unwrap();
+            Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(term)).await.unwrap();
         let running = start(publisher);
         observe(&model, "no such switch");
         assert!(published(&store).await.contains("no such switch"));
         running.abort();
         // A later leader, or this one again, finds it published.
-        let again = Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(tenure)).await.unwrap();
+        let again = Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(term)).await.unwrap();
         assert!(again.waiting.contains(&LOAD_BALANCER) && again.take().1.is_empty());
         observe(&model, "another reason");
         assert_eq!(again.take().1.len(), 1);
@@ -306,10 +306,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missing_in_the_store_and_known_is_published_again() {
-        let (store, model, tenure) = site().await;
+        let (store, model, term) = site().await;
         observe(&model, "known from before");
         let publisher =
-            Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(tenure)).await.unwrap();
+            Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(term)).await.unwrap();
         let running = start(publisher);
         assert!(published(&store).await.contains("known from before"));
         running.abort();
@@ -317,9 +317,9 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_leads_no_more_publishes_nothing() {
-        let (store, model, tenure) = site().await;
+        let (store, model, term) = site().await;
         let publisher =
-            Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(tenure)).await.unwrap();
+            Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(term)).await.unwrap();
         let running = start(publisher);
         let other = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
         store.commit(Transaction { compares: Vec::new(), writes: other }).await.unwrap();
@@ -330,9 +330,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_tree_that_was_written_meanwhile_waits_for_its_next_observation() {
-        let (store, model, tenure) = site().await;
+        let (store, model, term) = site().await;
         let mut publisher =
-            Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(tenure)).await.unwrap();
+            Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, Some(term)).await.unwrap();
         observe(&model, "old");
         let head = vec![Write::Put { key: head_key(LOAD_BALANCER), value: b"{}".to_vec() }];
         let before = model.tree(LOAD_BALANCER).unwrap();

@@ -43,7 +43,7 @@ impl LeaderRecord {
     }
 
     /// Reads its stored form; `None` if it is malformed or of a newer version, whose leader this plugin
-    /// cannot talk to.
+    /// cannot connect to.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let record: Self = serde_json::from_slice(bytes).ok()?;
         (record.version <= VERSION).then_some(record)

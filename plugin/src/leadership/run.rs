@@ -17,7 +17,7 @@ use crate::fleet::{Controller, Fleet, FleetSettings};
 use crate::metrics::Metrics;
 use crate::reconcile::{Ended, Fence, Planner, ReconcileSettings, Reconciler};
 use crate::resources::leader_key;
-use fiberlb_store::{Election, Revision, Store, Tenure, Term};
+use fiberlb_store::{Election, Leadership, Revision, Store, Term};
 
 /// Longest wait for the end of a campaign at shutdown.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -98,13 +98,13 @@ impl Campaign {
         let mut campaign = election.campaign(&leader_key(), self.record.elected_now().encode());
         let Some(outcome) = unless_stopped(stop, &mut campaign).await else {
             // A lease that it may have won must not block the others.
-            if let Ok(Ok(Some(tenure))) = tokio::time::timeout(RESIGN_TIMEOUT, campaign).await {
-                tenure.resign().await;
+            if let Ok(Ok(Some(leadership))) = tokio::time::timeout(RESIGN_TIMEOUT, campaign).await {
+                leadership.resign().await;
             }
             return;
         };
         match outcome {
-            Ok(Some(tenure)) => self.lead_for(tenure, stop).await,
+            Ok(Some(leadership)) => self.lead_for(leadership, stop).await,
             Ok(None) => self.follow(stop).await,
             Err(error) => {
                 tracing::warn!(%error, "leader election failed; retrying");
@@ -114,10 +114,10 @@ impl Campaign {
     }
 
     /// Leads for one term, then resigns and resets the state of a leader.
-    async fn lead_for(&mut self, mut tenure: Tenure, stop: &watch::Receiver<bool>) {
-        let revision = tenure.revision();
+    async fn lead_for(&mut self, mut leadership: Leadership, stop: &watch::Receiver<bool>) {
+        let revision = leadership.revision();
         tracing::info!(%revision, "acquired leadership");
-        let (model, store, term) = (Arc::clone(&self.model), Arc::clone(&self.store), tenure.term());
+        let (model, store, term) = (Arc::clone(&self.model), Arc::clone(&self.store), leadership.term());
         let mut could_lead = true;
         let lead = async {
             // The previous leader may have written up to this revision.
@@ -130,7 +130,7 @@ impl Campaign {
         };
         tokio::select! {
             () = lead => {}
-            () = tenure.over() => {
+            () = leadership.over() => {
                 tracing::warn!("lost leadership: lease not renewed in time");
             }
             () = deposed(&*store, revision) => {
@@ -142,7 +142,7 @@ impl Campaign {
         self.roles.follow(None);
         self.model.lead(false);
         self.has_led = true;
-        tenure.resign().await;
+        leadership.resign().await;
         if !could_lead {
             unless_stopped(stop, tokio::time::sleep(YIELD_TIMEOUT)).await;
         }
@@ -158,17 +158,18 @@ impl Campaign {
     }
 
     async fn try_to_lead(&mut self, term: Option<Term>, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-        let tenure = term.as_ref().map(|term| term.revision);
+        let revision = term.as_ref().map(|term| term.revision);
         let fleet = Arc::new(self.load_fleet(term).await?);
         let controller = Controller::new(Arc::clone(&fleet)).await?;
-        let mut publisher = Publisher::new(Arc::clone(&self.model), Arc::clone(&self.store), tenure).await?;
+        let mut publisher =
+            Publisher::new(Arc::clone(&self.model), Arc::clone(&self.store), revision).await?;
         let planner = Planner {
             installation: self.installation,
             model: Arc::clone(&self.model),
             northbound: self.northbound.clone(),
             fleet: Arc::clone(&fleet),
         };
-        let fence = tenure.map(|tenure| Fence::new(self.installation, Arc::clone(&self.store), tenure));
+        let fence = revision.map(|elected| Fence::new(self.installation, Arc::clone(&self.store), elected));
         let (writer, metrics) = (Arc::clone(&self.writer), Arc::clone(&self.metrics));
         let reconciler = Reconciler::new(planner, fence, writer, metrics, self.settings.reconcile.clone());
         self.model.lead(true);
@@ -179,7 +180,7 @@ impl Campaign {
         tokio::pin!(reconcile);
         let publish = async {
             let publish_nodes = async {
-                match tenure {
+                match revision {
                     Some(_) => NodePublisher::new(Arc::clone(&fleet)).run().await,
                     None => std::future::pending().await,
                 }

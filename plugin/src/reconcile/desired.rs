@@ -188,12 +188,12 @@ fn listed(row: &LoadBalancer, port: u16) -> HashSet<SocketAddr> {
     lists.flat_map(|backends| backends.split(',')).filter_map(|backend| backend.parse().ok()).collect()
 }
 
-/// What blocks a tree as a whole.
+/// Obstacle in the network that blocks a tree as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NetworkObstacle {
     /// Reason, for the owner of the load balancer.
     pub(super) reason: String,
-    /// Whether it serves nevertheless.
+    /// Scope of the failure: a listener that serves already may go on.
     pub(super) scope: FailureScope,
 }
 
@@ -204,8 +204,7 @@ impl NetworkObstacle {
     }
 }
 
-/// What of the network blocks a tree as a whole, for as long as it does. `subnets`: those of networks that were looked up
-/// before.
+/// Finds an obstacle in the network that blocks a tree as a whole. `subnets` caches those of networks looked up before.
 pub(super) fn obstacle(
     tree: &Tree,
     installation: Installation,

@@ -78,8 +78,8 @@ pub(crate) fn term(northbound: &Northbound) -> Option<u64> {
 /// Makes a plugin leader by the store, in the place of any other.
 pub(crate) async fn elect(store: &SharedStore) -> Fence {
     let writes = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
-    let tenure = store.commit(Transaction { compares: Vec::new(), writes }).await.unwrap();
-    Fence::new(INSTALLATION, Arc::new(store.clone()), tenure)
+    let term = store.commit(Transaction { compares: Vec::new(), writes }).await.unwrap();
+    Fence::new(INSTALLATION, Arc::new(store.clone()), term)
 }
 
 /// A model that follows the store.

@@ -22,7 +22,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Fence {
     installation: Installation,
     store: Arc<dyn Store>,
-    tenure: Revision,
+    /// Revision of the leader's key in the store.
+    elected: Revision,
     /// Term that the fence was raised to; `None`: not raised yet.
     term: Option<u64>,
     /// Last term that was abandoned.
@@ -52,9 +53,9 @@ pub(super) enum FencedOff {
 }
 
 impl Fence {
-    /// Fence of a leader whose key has revision `tenure` in the store.
-    pub fn new(installation: Installation, store: Arc<dyn Store>, tenure: Revision) -> Self {
-        Self { installation, store, tenure, term: None, abandoned: None }
+    /// Fence of a leader whose key has the revision `elected` in the store.
+    pub fn new(installation: Installation, store: Arc<dyn Store>, elected: Revision) -> Self {
+        Self { installation, store, elected, term: None, abandoned: None }
     }
 
     /// The operation that each transaction begins with.
@@ -72,7 +73,7 @@ impl Fence {
     /// # Errors
     /// [`FencedOff`]: nothing may be written.
     pub(super) async fn raise(&mut self, northbound: &Client<Northbound>) -> Result<(), FencedOff> {
-        let next = self.abandoned.map_or(self.tenure.0, |term| term.saturating_add(1));
+        let next = self.abandoned.map_or(self.elected.0, |term| term.saturating_add(1));
         let mut wanted = self.term.unwrap_or(next);
         for _ in 0..ATTEMPTS {
             let raised = fence::raise(self.installation, wanted, &northbound.read());
@@ -112,7 +113,7 @@ impl Fence {
 
     async fn check_store(&self) -> Result<(), FencedOff> {
         let entry = self.store.get(&leader_key()).await?;
-        if entry.is_some_and(|entry| entry.revision == self.tenure) {
+        if entry.is_some_and(|entry| entry.revision == self.elected) {
             Ok(())
         } else {
             Err(FencedOff::Deposed)

@@ -39,7 +39,7 @@ impl Purge {
         self.wake.notify_one();
     }
 
-    /// Processes requested removals; never ends. Dropping it loses nothing: who leads next finds the records, which are
+    /// Processes requested removals; never ends. Dropping it loses nothing: the next leader finds the records, which are
     /// still marked as deleted.
     pub(super) async fn run(&self) {
         let (mut running, mut busy) = (FuturesUnordered::new(), BTreeSet::new());

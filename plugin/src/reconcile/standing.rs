@@ -1,7 +1,7 @@
 //! Carriers that go on serving a listener until the next one serves. Pure.
 //!
-//! What stays is the way in which connections are carried, never what they are carried to: backends, weights, health and
-//! administrative state are always those of the tree as it is now.
+//! Only the carrier stays, never the destination: backends, weights, health and administrative state are always those of
+//! the current tree.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +15,7 @@ use crate::rows::listener_row;
 use crate::status::{FleetView, Observation};
 
 /// Carrier that serves a listener by its row; `None`: none does. Where nothing was observed, as after the loss of a status, a row with
-/// entries is taken for OVN's own unless nodes are asked for and in it.
+/// entries is taken for OVN's own unless nodes are desired and in it.
 pub(super) fn carrier_in_row(
     listener: Uuid,
     row: Option<&LoadBalancer>,

@@ -21,11 +21,11 @@ pub struct Differences {
     pub found: BTreeSet<Difference>,
     /// Number of load balancers that were compared.
     pub load_balancers: usize,
-    /// What the connected OVN lacks or cannot keep, and what follows.
+    /// Features that the connected OVN lacks or cannot keep, and what follows.
     pub lacking: Vec<&'static str>,
 }
 
-/// What OVN cannot keep on networks of Neutron's.
+/// Warning about VIPs on Neutron's networks, whose addresses OVN cannot reserve.
 const NOT_RESERVED_IN_NEUTRON: &str = "there are VIPs on networks of Neutron, which keeps addresses in its own database and may give \
     them to ports: only a Neutron port with a VIP's address reserves it";
 

@@ -10,7 +10,7 @@ use super::{Revision, StoreError};
 
 /// Lease time of leadership: a plugin that died, or is cut off, keeps others out for so long. The cluster
 /// looks for expired leases twice a second; with that, another plugin takes over within four seconds.
-pub const TENURE: Duration = Duration::from_secs(3);
+pub const LEASE_TTL: Duration = Duration::from_secs(3);
 
 /// Election in a store that several processes share.
 pub trait Election: Send + Sync {
@@ -18,44 +18,44 @@ pub trait Election: Send + Sync {
     /// already.
     ///
     /// # Errors
-    /// [`StoreError`] if the store cannot be reached. A key that was put after all expires within [`TENURE`].
-    fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Tenure>, StoreError>>;
+    /// [`StoreError`] if the store cannot be reached. A key that was put after all expires within [`LEASE_TTL`].
+    fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Leadership>, StoreError>>;
 }
 
-/// Lease on the key of a tenure, kept alive in the background. When dropped, it expires by itself.
+/// Lease on the leader's key, kept alive in the background. When dropped, it expires by itself.
 pub(super) trait Lease: Debug + Send + Sync {
     /// Time of the last contact with the store, or earlier.
     fn renewed(&self) -> watch::Receiver<tokio::time::Instant>;
-    /// See [`Tenure::over`].
+    /// See [`Leadership::over`].
     fn lost(&mut self) -> BoxFuture<'_, ()>;
     /// Ends the lease: its key is removed.
     fn revoke(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
 }
 
-/// A key that exists as long as this is held. When dropped, the key expires within [`TENURE`].
+/// Leadership of this process: the key exists as long as this is held. When dropped, the key expires within [`LEASE_TTL`].
 #[derive(Debug)]
-pub struct Tenure {
+pub struct Leadership {
     revision: Revision,
     lease: Box<dyn Lease>,
 }
 
-impl Tenure {
+impl Leadership {
     pub(super) fn new(revision: Revision, lease: impl Lease + 'static) -> Self {
         Self { revision, lease: Box::new(lease) }
     }
 
-    /// The revision that put the key: greater than that of any tenure before.
+    /// The revision that put the key: greater than that of any leadership before.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// The term of this tenure, for others.
+    /// The term of this leadership, for others.
     pub fn term(&self) -> Term {
         Term { revision: self.revision, renewed: self.lease.renewed() }
     }
 
-    /// Waits until it is over: the store reports so, or was unreachable for so long that it may be. Cancel
-    /// safe.
+    /// Waits until the lease is lost: the store reports so, or was unreachable for so long that it may have expired.
+    /// Cancel safe.
     pub async fn over(&mut self) {
         self.lease.lost().await;
     }

@@ -27,7 +27,7 @@ mod types;
 
 pub use chainfire::{ChainFireOptions, ChainFireStore};
 pub use dump::LineError;
-pub use election::{Election, TENURE, Tenure, Term};
+pub use election::{Election, LEASE_TTL, Leadership, Term};
 pub use embedded::{EmbeddedOptions, EmbeddedStore};
 pub use error::{CommitError, StoreError, WatchError};
 pub use export::{ExportError, ExportSummary, export};

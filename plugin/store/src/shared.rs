@@ -31,7 +31,7 @@ pub enum StoreFault {
 pub struct SharedStore {
     inner: Arc<MemoryStore>,
     fault: watch::Sender<StoreFault>,
-    /// Number of tenures that were lost at the will of a test.
+    /// Number of leases that tests have revoked.
     losses: watch::Sender<u32>,
     /// Reads and commits over this connection.
     requests: Arc<AtomicU32>,

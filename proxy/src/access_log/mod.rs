@@ -27,7 +27,7 @@ use self::writer::LineWriter;
 pub use self::writer::LogCounts;
 use crate::dataplane::{ConnectionLog, ConnectionRecord, ListenerSink, RecordLabels};
 
-/// Where lines go, and of which connections.
+/// Destinations of the lines, and the connections that get one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccessLogSettings {
     /// Name of the node in the lines.

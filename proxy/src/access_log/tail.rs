@@ -36,7 +36,7 @@ pub struct TailBatch {
 #[derive(Debug, Default)]
 struct TailedListeners {
     read: HashSet<Uuid>,
-    /// Those of this node, and those that were until the latest configuration.
+    /// Listeners of this node, and those removed by the latest configuration.
     all: HashMap<Uuid, Weak<TailedListener>>,
 }
 
@@ -76,7 +76,7 @@ impl Tail {
         tailed
     }
 
-    /// Forgets the listeners that are gone, once the others of a configuration are there.
+    /// Drops removed listeners, once the others of a configuration are there.
     pub(super) fn settle(&self) {
         let mut listeners = self.lock();
         listeners.all.retain(|_, kept| kept.strong_count() > 0);
@@ -123,7 +123,7 @@ impl Tail {
         of.omitted.fetch_add(1, Relaxed);
     }
 
-    /// What has come since the last time.
+    /// Takes the records since the last call.
     #[must_use]
     pub fn take(&self) -> TailBatch {
         let mut omitted: BTreeMap<Uuid, u64> = BTreeMap::new();

@@ -126,7 +126,7 @@ fn put<T: Resource>(
     before: &Items<T>,
 ) {
     for (id, wire) in new {
-        // A form before this one may have asked for what this release does not know.
+        // An earlier generation may have required a feature that this release does not know.
         let is_void = refused.get(&(T::KIND, id)).is_some_and(|refusal| !refusal.reason.keeps_last_good());
         let before = items.get(&id).or_else(|| before.get(&id).filter(|_| !is_void)).cloned();
         let encoded = wire.encode_to_vec().into_boxed_slice();

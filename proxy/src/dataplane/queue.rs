@@ -64,7 +64,7 @@ impl PoolQueue {
         self.lock().wake_first();
     }
 
-    /// Takes in a client, behind all others. None: the queue is full.
+    /// Enqueues a client. None: the queue is full.
     pub(in crate::dataplane) fn enter(self: &Arc<Self>) -> Option<QueueTicket> {
         let mut waiting = self.lock();
         if waiting.clients.len() >= self.limit.load(Relaxed) {

@@ -39,7 +39,7 @@ impl ListenerSink for NoLog {
     fn ended(&self, _: &dyn Fn() -> ConnectionRecord) {}
 }
 
-/// Whose the connections of a listener are.
+/// Owner of a listener's connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordLabels {
     /// The listener.
@@ -53,15 +53,15 @@ pub struct RecordLabels {
 /// Connection that has ended, or was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionRecord {
-    /// Whose it is.
+    /// Owner.
     pub labels: Arc<RecordLabels>,
-    /// When the client was accepted.
+    /// Time at which the client was accepted.
     pub started: SystemTime,
     /// From then to the end.
     pub duration: Duration,
     /// The client: the one that a trusted proxy has stated, if one has.
     pub client: SocketAddr,
-    /// That proxy.
+    /// Address of that proxy.
     pub proxy: Option<SocketAddr>,
     /// Pool that was selected for it.
     pub pool: Option<Uuid>,
@@ -71,7 +71,7 @@ pub struct ConnectionRecord {
     pub bytes_in: u64,
     /// Bytes to the client.
     pub bytes_out: u64,
-    /// Why it ended, or was refused.
+    /// Reason of its end or refusal.
     pub reason: EndReason,
 }
 
@@ -82,7 +82,7 @@ pub struct ReachedBackend {
     pub id: Uuid,
     /// Its address.
     pub address: SocketAddr,
-    /// Why it is this one.
+    /// Reason of its selection.
     pub selected: SelectedBy,
     /// Backends that were tried, this one included.
     pub tries: u8,

@@ -278,7 +278,7 @@ pub enum Algorithm {
 /// one on every node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceIpPersistence {
-    /// Time after a client's latest connection at which it is forgotten.
+    /// Time after a client's latest connection at which its entry expires.
     pub timeout: Duration,
 }
 

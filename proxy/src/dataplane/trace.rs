@@ -69,7 +69,7 @@ impl ConnectionTrace {
         self.peer
     }
 
-    /// When the client was accepted.
+    /// Time at which the client was accepted.
     pub(in crate::dataplane) fn started(&self) -> Instant {
         self.started
     }

@@ -33,7 +33,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Takes in the next bytes.
+    /// Parses the next bytes.
     pub(super) fn receive(&mut self, received: &[u8]) -> AnswerState {
         if self.pieces.is_empty() {
             let (state, parsed) = parse(received);

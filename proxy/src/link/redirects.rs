@@ -92,7 +92,7 @@ impl Redirects {
         Ok(target)
     }
 
-    /// Forgets failures, after a good stream or a pause: a plugin that failed or redirected before may be the
+    /// Clears failures, after a good stream or a pause: a plugin that failed or redirected before may be the
     /// leader now.
     pub(super) fn forget(&mut self) {
         self.failed.clear();

@@ -18,7 +18,7 @@ use crate::configuration::Network;
 
 /// Most connections of a namespace that the kernel keeps in TIME_WAIT; others above are closed at once. A client that closes
 /// first makes the node close first towards the backend, and leaves one local port there for a minute: the kernel enters
-/// TIME_WAIT with the backend's FIN, before the process hears of it, so that no option of the socket avoids it. A tenth of the
+/// TIME_WAIT with the backend's FIN, before the process learns of it, so that no option of the socket avoids it. A tenth of the
 /// ports towards one backend: enough to answer for a lost segment, too few to keep new connections from their ports.
 const TIME_WAITS: &str = "4096";
 

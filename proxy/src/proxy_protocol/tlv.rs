@@ -115,7 +115,7 @@ impl Tlvs {
     /// TLVs in the rest of a header, and the place of a checksum's value in it.
     ///
     /// # Errors
-    /// What is wrong.
+    /// A description of the malformed part.
     pub(super) fn parse(bytes: &[u8]) -> Result<(Self, Option<usize>), &'static str> {
         let (mut tlvs, mut checksum) = (Self::default(), None);
         let mut walk = Walk { rest: bytes };

@@ -106,7 +106,7 @@ impl Chassis {
         }
     }
 
-    /// Waits until the agent has something on disk: from then on a crash does not make it forget.
+    /// Waits until the agent has something on disk: from then on a crash loses nothing.
     pub(crate) async fn remembers(&self, id: Uuid) {
         let (file, id) = (self.world.file("state/configuration"), id.to_string());
         let has = |bytes: Vec<u8>| bytes.windows(id.len()).any(|part| part == id.as_bytes());

@@ -148,7 +148,7 @@ impl Session {
         self.until("the acknowledgement", |heard| heard.acknowledged >= revision).await;
     }
 
-    /// Hears the node until something is so.
+    /// Receives the node's messages until a condition holds.
     pub(crate) async fn until(&mut self, what: &str, is_so: impl Fn(&Heard) -> bool) {
         let listen = async {
             while !is_so(&self.heard) {
@@ -161,7 +161,7 @@ impl Session {
         assert!(in_time, "never: {what}; heard {:?}", self.heard);
     }
 
-    /// Hears the node until it ends the stream.
+    /// Receives the node's messages until it ends the stream.
     pub(crate) async fn ended(&mut self) {
         let listen = async { while let Some(Ok(_)) = self.inbound.next().await {} };
         tokio::time::timeout(LONG, listen).await.expect("the node ends the stream");

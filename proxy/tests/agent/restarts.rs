@@ -152,7 +152,7 @@ async fn a_new_stream_hears_again_what_became_of_everything() {
     let (chassis, id) = (Chassis::new().await, Uuid::new_v4());
     let (_agent, mut session) = chassis.joined().await;
     session.snapshot(simple(id)).await;
-    // The same once more: the first stream breaks before anybody hears how it went.
+    // The same once more: the first stream breaks before the outcome is reported.
     session.update(simple(id)).await;
     drop(session);
     let mut session = chassis.plugin.welcomed(INSTALLATION).await;

@@ -49,7 +49,7 @@ impl FarEnd {
         Ok(socket)
     }
 
-    /// A backend that greets every client with its name and then repeats what it hears.
+    /// A backend that greets every client with its name and then echoes.
     pub(crate) fn backend(&self, port: u16, name: &'static str) -> tokio::task::JoinHandle<()> {
         let socket = self.socket().unwrap();
         socket.set_reuse_address(true).unwrap();

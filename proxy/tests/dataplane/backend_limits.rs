@@ -274,7 +274,7 @@ async fn who_was_refused_by_one_backend_waits_for_another_one_that_is_full() {
     let mut waiting = asking(&world).await;
     let counters = world.counted(|counters| counters.waiting == 1).await;
     assert!(counters.connect_failures >= 1, "it was refused before: {counters:?}");
-    // The one that has refused it is not tried again, also by another configuration.
+    // The one that has refused it is not retried, also under another configuration.
     world.configuration.pools[0].backends.swap(0, 1);
     world.apply_all().await;
     assert!(is_waiting(&waiting).await);

@@ -1,4 +1,4 @@
-//! Which backend a client gets.
+//! Selection of the backend that a client gets.
 
 use std::{io, net::Ipv4Addr, time::Duration};
 
@@ -277,7 +277,7 @@ async fn a_persistent_client_stays_until_its_backend_goes() {
     .await;
     let first = name(&world).await.unwrap();
     assert_eq!(names(&world, 6).await, [first; 6]);
-    world.configuration.pools[0].backends[0].weight = 7; // a change of the pool forgets nobody
+    world.configuration.pools[0].backends[0].weight = 7; // a change of the pool keeps all entries
     world.apply_all().await;
     assert_eq!(names(&world, 6).await, [first; 6]);
     world.plane.set_health(ids[usize::from(first) - 1], false);

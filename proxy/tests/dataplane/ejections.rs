@@ -72,7 +72,7 @@ async fn a_backend_that_fails_in_a_row_is_left_out_and_clients_do_not_notice() {
     let left = Duration::from_millis(until_ms.saturating_sub(now_ms()));
     assert!(left <= LONG && left > LONG - Duration::from_secs(60), "{left:?}");
 
-    // It stays out through a change of the pool, and is tried again where there is no such check any more.
+    // It stays out through a change of the pool, and is retried once there is no such check.
     world.configuration.pools[0].backends[1].weight = 2;
     world.apply_all().await;
     assert_eq!(names(&world, 10).await, [2; 10]);

@@ -112,7 +112,7 @@ pub(crate) fn times(names: &[u8], name: u8) -> usize {
     names.iter().filter(|one| **one == name).count()
 }
 
-/// Says something and hears it again.
+/// Sends something and receives the echo.
 pub(crate) async fn says_and_hears(client: &mut TcpStream) {
     client.write_all(b"hello").await.unwrap();
     let mut heard = [0; 5];

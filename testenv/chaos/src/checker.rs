@@ -42,7 +42,7 @@ pub fn check(events: &[Event]) -> Vec<Violation> {
     objects.into_iter().flat_map(of_object).collect()
 }
 
-/// One value is one generation is one etag, and was asked for before it was seen.
+/// One value is one generation is one etag, and was written before it was seen.
 fn versions(events: &[&Event]) -> Vec<String> {
     let mut found = BTreeSet::new();
     let mut by_generation: BTreeMap<u64, &Version> = BTreeMap::new();
@@ -62,7 +62,7 @@ fn versions(events: &[&Event]) -> Vec<String> {
     found.into_iter().chain(invented(events)).collect()
 }
 
-/// Values that were seen before anybody asked for them.
+/// Values that were seen before anybody wrote them.
 fn invented(events: &[&Event]) -> Vec<String> {
     let asked: BTreeMap<&str, u64> =
         events.iter().filter_map(|event| Some((event.action.value()?, event.invoked))).collect();
@@ -167,7 +167,7 @@ fn progress(event: &Event, events: &[&Event]) -> Option<u64> {
     match &event.outcome {
         Outcome::Seen(version) => Some(version.generation),
         Outcome::Gone => Some(u64::MAX),
-        // Not made yet: unless somebody has asked for its end by then, when it may also be gone already.
+        // Not made yet, unless a delete was invoked by then: it may be gone already.
         Outcome::Absent => {
             let ends = |other: &&&Event| matches!(other.action, Action::Delete { .. });
             let asked = events.iter().filter(ends).any(|other| other.invoked <= event.returned);

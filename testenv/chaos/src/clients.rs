@@ -38,7 +38,7 @@ pub struct Board {
 struct Known {
     version: Option<Version>,
     calls: usize,
-    /// Somebody has asked for its end.
+    /// A delete was invoked.
     is_ending: bool,
 }
 

@@ -61,7 +61,7 @@ pub fn check<M: Model>(initial: M::State, history: &[Timed<M::Operation>]) -> Re
     Err(search.disorder())
 }
 
-/// Which operations have taken effect.
+/// Set of operations that have taken effect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Placed {
     bits: Vec<u64>,

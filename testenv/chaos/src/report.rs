@@ -69,7 +69,7 @@ impl RunArtifacts<'_> {
     /// Writes all of it, with the logs of all processes, to a folder named after the lab; gives the folder.
     ///
     /// # Errors
-    /// What the system says.
+    /// A file that cannot be written.
     pub fn keep(&self, lab: &Lab, report: &Report) -> Result<PathBuf> {
         let folder = logs::folder_of(lab.world());
         logs::save_to(lab.world(), &folder.join("logs"))?;

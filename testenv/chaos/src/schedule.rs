@@ -65,7 +65,7 @@ pub enum Kind {
 pub struct Unit {
     /// Kind of it.
     pub kind: Kind,
-    /// Which of them, from 0.
+    /// Index among them, from 0.
     pub index: usize,
 }
 
@@ -90,7 +90,7 @@ pub struct Fault {
     pub begin: u64,
     /// Time of its removal.
     pub end: u64,
-    /// Whose it is.
+    /// Unit that it is injected into.
     pub unit: Unit,
     /// Harm that is done.
     pub harm: Harm,

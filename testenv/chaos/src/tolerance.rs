@@ -94,7 +94,7 @@ fn tolerance(fault: &Fault, troubles: &[(u64, u64)]) -> (u64, u64) {
 }
 
 /// Spans of faults in the control plane: all but the death of a node. A node that is merely cut off from the plugins
-/// counts too, since they miss it, and then forget or learn the other one's state.
+/// counts too, since they miss it, and then drop or learn the other one's state.
 fn troubles(faults: &[Fault], northd_away: &[(u64, u64)]) -> Vec<(u64, u64)> {
     let others = faults.iter().filter(|fault| !kills_a_node(fault)).map(|fault| (fault.begin, fault.end));
     let mut troubles: Vec<(u64, u64)> = others.chain(northd_away.iter().copied()).collect();

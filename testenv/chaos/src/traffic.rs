@@ -50,7 +50,7 @@ impl Traffic {
         })
     }
 
-    /// Lets requests under way end, and makes no more.
+    /// Waits for requests under way, and makes no more.
     pub async fn stop(self) -> Met {
         let sessions = self.sessions.iter().flat_map(EchoSessions::so_far).collect();
         let mut met = Met { sessions, ..Met::default() };

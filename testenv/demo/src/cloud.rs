@@ -111,7 +111,7 @@ impl Cloud {
     /// Waits until all that is in OVN's database is in force on both chassis.
     ///
     /// # Errors
-    /// That takes more than 20 s, or a daemon aborted.
+    /// A timeout of 20 s, or an aborted daemon.
     pub(crate) async fn in_force(&self) -> Result<()> {
         Ok(self.lab.wait_for_sync().await?)
     }

@@ -132,7 +132,7 @@ impl Stream {
     /// Waits until so many more are answered, and gives that number.
     ///
     /// # Errors
-    /// That takes more than 20 s.
+    /// A timeout of 20 s.
     pub(crate) async fn answers(&self, more: u64) -> Result<u64> {
         let before = self.answered();
         let enough = async {

@@ -64,7 +64,7 @@ pub(crate) fn is_on_client(text: &str) -> bool {
 /// A command line that starts a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DaemonLine {
-    /// Which program.
+    /// Program to start.
     pub(crate) program: Program,
     /// Identity among the daemons of its kind on the same machine: its address or its node's id.
     pub(crate) identity: String,

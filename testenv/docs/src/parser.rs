@@ -15,7 +15,7 @@ impl Page {
     /// Reads a page's Markdown.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// A line that breaks the rules for pages.
     pub fn parse(text: &str) -> Result<Self, PageError> {
         let mut reader = Reader::default();
         for piece in pieces(text)? {

@@ -80,7 +80,7 @@ impl Session {
     /// Runs a command as its page says, and gives what it printed.
     ///
     /// # Errors
-    /// What was not as its page says.
+    /// A difference from the page.
     pub(crate) async fn run(&mut self, command: &Command) -> Result<String> {
         self.all_run()?;
         match DaemonLine::read(&command.text) {

@@ -28,7 +28,7 @@ const TABLES: [&str; 6] = [
 
 type Rows = BTreeMap<String, Value>;
 
-/// Whose row of ours it is, by our key; a group carries it as its name.
+/// Key of the owner of one of our rows; a group carries it as its name.
 fn owner(row: &Value) -> Option<&str> {
     let text = row["external_ids"].get("fiberlb:owner").unwrap_or(&row["name"]).as_str()?;
     text.strip_prefix("fiberlb/")?.split('/').next()

@@ -1,5 +1,5 @@
 //! Stopping, pausing and starting the daemons of OVN's central part, for tests of what happens then.
-//! What only members of a clustered database do is in `cluster`.
+//! `cluster` has what concerns members of a clustered database alone.
 
 use std::fs;
 

@@ -39,8 +39,8 @@ impl Lab {
         self.world().command(Some(&format!("chassis.{chassis}")), program)
     }
 
-    /// Waits until all that is in NB now is in force on all chassis, and the datapaths of these have forgotten what was before.
-    /// A packet that comes in between may still be handled by that.
+    /// Waits until the current content of NB is in force on all chassis, and their datapaths have dropped older flows.
+    /// A packet that comes in between may still be handled by those.
     ///
     /// # Errors
     /// As [`Lab::wait_for_sync`].

@@ -27,7 +27,7 @@ impl Lab {
         lab.ready().await
     }
 
-    /// The member that leads, once one does. A frozen one cannot be asked; two may believe for a while that they lead, and
+    /// The leader, once there is one. A frozen one cannot be asked; two may believe for a while that they lead, and
     /// the one of the later term is given.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Lab {
         self.leader_among(&Member::ALL).await
     }
 
-    /// The member that leads once it is another one than `old`.
+    /// The leader, once it is another one than `old`.
     ///
     /// # Errors
     /// As [`Lab::nb_leader`].
@@ -57,7 +57,7 @@ impl Lab {
         .await
     }
 
-    /// Waits until a member is in the cluster and knows who leads.
+    /// Waits until a member is in the cluster and knows the leader.
     ///
     /// # Errors
     /// [`LabError::Timeout`](crate::LabError::Timeout) if that takes more than 30 s.

@@ -37,7 +37,7 @@ pub enum LabError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The test asked for something that cannot be.
+    /// The test requested something impossible.
     #[error("{what} {value:?}: {reason}")]
     Invalid {
         /// Kind of value, such as "address of VM vm1".

@@ -77,7 +77,7 @@ impl Cluster {
         &mut self.members
     }
 
-    /// The member that leads, by its place among [`Cluster::members`]. Waits until there is one.
+    /// The leader, by its place among [`Cluster::members`]. Waits until there is one.
     ///
     /// # Errors
     /// There is none within a minute.

@@ -104,7 +104,7 @@ impl Host {
     /// Connects from there.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub async fn connect(&self, target: SocketAddr) -> io::Result<TcpStream> {
         let make = if target.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
         let stream = self.netns.run(make)??.connect(target).await?;
@@ -124,7 +124,7 @@ impl Link {
     /// Cuts it: what is under way on it is lost, and nobody is told.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub async fn cut(&self) -> Result<()> {
         self.set("cut").await
     }
@@ -132,7 +132,7 @@ impl Link {
     /// Undoes [`Link::cut`].
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub async fn mend(&self) -> Result<()> {
         self.set("mend").await
     }
@@ -141,7 +141,7 @@ impl Link {
     /// 96 kbit/s, which a busy machine fills.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub async fn slow(&self) -> Result<()> {
         self.set("slow").await
     }
@@ -149,7 +149,7 @@ impl Link {
     /// Undoes [`Link::slow`].
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub async fn fast(&self) -> Result<()> {
         self.set("fast").await
     }

@@ -215,7 +215,7 @@ fn spawn(binary: &Path, arguments: &[String], log: &Path) -> Result<Child> {
 /// another process may be given the same port before it is used.
 ///
 /// # Errors
-/// What the system says.
+/// The system's.
 pub fn free_address() -> Result<SocketAddr> {
     // The ChainFire client's tests have the addresses that end in 0 to 2, for etcd.
     let [_, high, middle, low] = (std::process::id() << 2 | 3).to_be_bytes();

@@ -177,7 +177,7 @@ impl ProxyNode {
     /// The names of the network namespaces in its directory, with the prefix that marks them as its own.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's.
     pub fn namespaces(&self) -> Result<Vec<String>> {
         let directory = match fs::read_dir(self.netns_path()) {
             Ok(directory) => directory,

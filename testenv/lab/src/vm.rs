@@ -156,7 +156,7 @@ impl Vm {
     /// Makes a socket, or several, in the VM's network namespace. The closure runs at once, on the calling thread.
     ///
     /// # Errors
-    /// What the kernel says when the namespace cannot be entered, or what the closure returns.
+    /// The kernel's, when the namespace cannot be entered, or the closure's own.
     pub fn with_netns<T>(&self, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.netns.run(make)?
     }
@@ -164,7 +164,7 @@ impl Vm {
     /// A blocking TCP listener in the VM. Port 0 takes a free one.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub fn tcp_listener(&self, address: SocketAddr) -> io::Result<TcpListener> {
         let socket = self.tcp_socket(address)?;
         socket.set_reuse_address(true)?;
@@ -179,7 +179,7 @@ impl Vm {
     /// A blocking TCP connection from the VM.
     ///
     /// # Errors
-    /// What the kernel says; `TimedOut` when nobody answers in time.
+    /// The kernel's; `TimedOut` when nobody answers in time.
     pub fn tcp_connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         let socket = self.tcp_socket(address)?;
         socket.connect_timeout(&address.into(), timeout)?;
@@ -189,7 +189,7 @@ impl Vm {
     /// A blocking UDP socket in the VM. Port 0 takes a free one.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub fn udp_socket(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         self.with_netns(|| UdpSocket::bind(address))
     }

@@ -52,7 +52,7 @@ pub struct Release {
     ovs: Version,
 }
 
-/// A release that was asked for is not on this machine.
+/// The requested release is not on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(String);

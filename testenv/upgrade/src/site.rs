@@ -163,7 +163,7 @@ impl Site {
     /// # Errors
     /// It is not so in time.
     pub(crate) async fn leader(&self) -> Result<usize> {
-        self.until("one plugin that leads", async || {
+        self.until("one leader", async || {
             let mut leaders = Vec::new();
             for (index, plugin) in self.plugins.iter().enumerate() {
                 if plugin.metric("fiberlb_leads").await.is_ok_and(|leads| leads > 0.0) {

@@ -154,7 +154,7 @@ fn addresses_come_and_go() {
 fn an_excluded_address_is_the_source_of_nothing_that_does_not_ask_for_it() {
     world("an_excluded_address_is_the_source_of_nothing_that_does_not_ask_for_it", async || {
         let Pair { inside, eth0, .. } = pair().await;
-        // Nearer to what is asked for than the eligible one, so that RFC 6724 (rule 8) would prefer it.
+        // Nearer to the destination than the eligible one, so that RFC 6724 (rule 8) would prefer it.
         for (eligible, excluded, to) in
             [("10.0.0.5/24", "10.0.0.6/24", "10.0.0.7"), ("fd00::5/64", "fd00::1006/64", "fd00::1007")]
         {

@@ -68,8 +68,8 @@ impl Capabilities {
         if self.silent_ports { AnswerForm::Rows } else { AnswerForm::Networks }
     }
 
-    /// Consequences of what this OVN lacks, for people, where nothing else tells of them: a feature that is asked for and lacking is
-    /// refused by name.
+    /// Consequences of missing features of this OVN, for people, where nothing else reports them: a request that needs a
+    /// missing feature is refused by name.
     #[must_use]
     pub fn lacking(&self) -> Vec<&'static str> {
         let flush = "UDP flows stay with a backend that is gone until they end: ending them needs OVN 23.03.1 or later";

@@ -8,7 +8,7 @@ use std::ops::Rem;
 use super::Target;
 
 /// Most entries of one VIP's backend list. Each is a bucket of an OpenFlow group on every chassis, and one OpenFlow message
-/// describes a group: 64 KiB, some 900 buckets of IPv6. A vswitchd that is asked for a larger group aborts. With 512, shares of
+/// describes a group: 64 KiB, some 900 buckets of IPv6. A vswitchd aborts on a larger group. With 512, shares of
 /// a few backends are within 0.2 % of the desired ones.
 pub const MAX_ROTATION: usize = 512;
 

@@ -147,7 +147,7 @@ impl World {
         wishes.iter().flat_map(|(owner, desired)| diff(*owner, desired, &nb)).collect()
     }
 
-    /// Carries wishes out in one transaction; nothing is left to do then, and every operation met its row.
+    /// Applies desired state in one transaction; nothing is left to do then, and every operation matched its row.
     async fn converge(&self, wishes: &[(Owner, Desired)]) {
         let steps = self.steps(wishes);
         assert_ne!(steps, [], "there is nothing to do");

@@ -122,7 +122,7 @@ impl Session {
             return Err(SessionError::Refused { method: "monitor_cond", error, hint: "" });
         }
         let Phase::Reading(mut reading) = std::mem::replace(&mut self.phase, Phase::Live) else {
-            return Err(unexpected("a part of the content that nobody asked for"));
+            return Err(unexpected("a part of the content that was not requested"));
         };
         reading.reply(row_updates(result)?, bytes);
         self.request("monitor_cancel", &json!([PART_MONITOR]), &json!("cancel"));

@@ -49,7 +49,7 @@ pub(super) struct Reading {
     /// Tables with their requests; the last one is being read.
     tables: Vec<(String, Value)>,
     awaited: Awaited,
-    /// Rows of the table that were not asked for yet.
+    /// Rows of the table that were not requested yet.
     unread: Vec<Uuid>,
     size: PartSize,
     /// Rows by table; `None` for deleted ones.
@@ -140,7 +140,7 @@ impl Reading {
         }
     }
 
-    /// Table that is being read, and the number of rows that were asked for; `None` for a list of all their UUIDs.
+    /// Table that is being read, and the number of requested rows; `None` for a list of all their UUIDs.
     pub(super) fn awaited(&self) -> Option<(String, Option<usize>)> {
         let (table, _) = self.tables.last()?;
         let rows = match self.awaited {

@@ -197,7 +197,7 @@ fn row(kind: &str, name: &str) -> Value {
     json!({"T": {Uuid::nil().to_string(): {kind: {"name": name}}}})
 }
 
-/// A session with a cluster's leader, which was asked for the content.
+/// A session with a cluster's leader that has requested the content.
 fn asking(state: ResumeState) -> Session {
     let mut session = fresh(state);
     feed(&mut session, &leads()).unwrap();

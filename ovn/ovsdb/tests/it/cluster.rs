@@ -32,7 +32,7 @@ async fn live_with(client: &Client<UntypedReplica>, endpoint: &Endpoint) {
     status(client, "a connection with the leader", |status| is_with(status, endpoint)).await;
 }
 
-/// Brings a row about as a reconciler does: whatever happens, it looks at the replica, and sends what is missing.
+/// Brings a row about as a reconciler does: whatever happens, it looks at the replica, and sends the difference.
 async fn ensure(client: &Client<UntypedReplica>, number: u128) {
     loop {
         status(client, "a live connection", ConnectionStatus::is_live).await;

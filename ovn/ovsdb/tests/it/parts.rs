@@ -132,7 +132,7 @@ async fn what_changes_while_it_is_read_is_not_missed() {
     }
 }
 
-/// Rows whose length nobody could foresee: fewer are asked for, until they fit.
+/// Rows whose length nobody could foresee: fewer are requested, until they fit.
 #[tokio::test]
 async fn rows_that_are_too_long_together_come_one_by_one() {
     let server = Server::start().await;
@@ -178,7 +178,7 @@ async fn a_change_longer_than_a_message_is_read_in_parts() {
 }
 
 /// A cluster knows what a client missed: it comes as one message where that is possible; and as the whole content, in parts, where
-/// it is not, or where the cluster has forgotten it.
+/// it is not, or where the cluster has dropped it.
 #[tokio::test]
 async fn what_was_missed_comes_in_one_message_or_in_parts() {
     const ROWS: usize = 300;

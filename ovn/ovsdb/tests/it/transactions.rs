@@ -76,7 +76,7 @@ async fn a_thousand_transactions_at_once_each_get_their_own_reply() {
             let uuid = Uuid::from_u128(number / 2 + 1);
             let insert = Operation::insert(TABLE, uuid, owned(&number.to_string(), "o"));
             let outcome = client.transact(vec![insert]).await;
-            // Each UUID is asked for twice: one of the two is refused, and the row is the other's.
+            // Each UUID is requested twice: one of the two is refused, and the row is the other's.
             match outcome {
                 Ok(_) => assert_eq!(name(&client, uuid), Some(number.to_string())),
                 Err(error) => {

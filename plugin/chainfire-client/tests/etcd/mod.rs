@@ -158,7 +158,7 @@ impl Cluster {
         (output.status.success(), String::from_utf8_lossy(&text).trim_end().to_owned())
     }
 
-    /// The node that leads. Waits until there is one.
+    /// The leader. Waits until there is one.
     pub fn leader(&self) -> usize {
         self.leader_as(&[])
     }

@@ -156,7 +156,7 @@ fn repeated(message: &DynamicMessage, path: &[FieldDescriptor], count: usize) ->
     }
 }
 
-/// What becomes of a message on a stream that is open, or where it is a Hello has just begun.
+/// Result of a message on an open stream, or of a Hello on a new one.
 fn received(message: &DynamicMessage) -> Result<Event, ProtocolViolation> {
     let now = Instant::now();
     let wire = v1::NodeMessage::decode(message.encode_to_vec().as_slice()).unwrap();

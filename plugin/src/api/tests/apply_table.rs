@@ -48,7 +48,7 @@ fn draft_of(tree: &Tree) -> TreeDraft {
     }
 }
 
-/// Everything in a tree that a caller has asked for, without what differs from one store to another.
+/// Everything in a tree that a caller has specified, without what differs from one store to another.
 fn content(tree: &Tree) -> BTreeSet<String> {
     let mut content = BTreeSet::new();
     every_kind!(T => content.extend(T::records(tree).map(|record| {
@@ -58,7 +58,7 @@ fn content(tree: &Tree) -> BTreeSet<String> {
     content
 }
 
-/// What was found wrong: the reason, with each field and, unless it cannot be changed, the sentence.
+/// Violations of an error: the reason, with each field and, unless it cannot be changed, the sentence.
 fn found(error: &ApiError) -> (ErrorReason, BTreeSet<(String, String)>) {
     let field = |path: &str| {
         let last = path.rsplit_once("].").map_or(path, |(_, last)| last);

@@ -81,7 +81,7 @@ impl NetworkCatalog for Catalog {
     }
 }
 
-/// A plugin that leads, without proxy nodes, and what it waits for; and batches of an access log, for the first who reads one.
+/// A leader without proxy nodes, the keys that it waits for, and batches of an access log for the first reader.
 #[derive(Default)]
 struct Alone(Mutex<Option<String>>, Mutex<Option<tokio::sync::mpsc::Receiver<LogBatch>>>);
 

@@ -47,7 +47,7 @@ pub(in crate::fleet) enum SharerState {
     Serves,
     /// Is to become empty.
     Drains,
-    /// Nothing is heard of it.
+    /// It is silent.
     Dead,
 }
 
@@ -138,7 +138,7 @@ impl ShareBook {
         due.map(|(listener, shared)| (shared.tree, *listener)).collect()
     }
 
-    /// Takes in the report of a node.
+    /// Records the report of a node.
     pub(in crate::fleet) fn report(&mut self, listener: Uuid, node: &str, report: ShareReport) {
         let shared = self.listeners.get_mut(&listener);
         if let Some(share) = shared.and_then(|shared| shared.nodes.get_mut(node)) {
@@ -161,15 +161,15 @@ impl ShareBook {
         has_changed
     }
 
-    /// Forgets the listeners of a tree that `is_there` is false for.
+    /// Drops the listeners of a tree that `is_there` is false for.
     pub(in crate::fleet) fn retain(&mut self, tree: Uuid, is_there: impl Fn(&Uuid) -> bool) {
         self.listeners.retain(|listener, shared| shared.tree != tree || is_there(listener));
     }
 }
 
 impl SharedLimit {
-    /// Takes in who serves the listener, and its limit. The first nodes get equal parts; those that come later what is free,
-    /// up to such a part, and more as soon as the others have given it back. What is above a lowered limit is cut at once.
+    /// Updates the nodes that serve the listener, and its limit. The first nodes get equal parts; those that come later what
+    /// is free, up to such a part, and more as soon as the others have released it. What is above a lowered limit is cut at once.
     fn serve(&mut self, listener: Uuid, limit: u32, sharers: &[Sharer<'_>], now: Instant) {
         let is_new = self.nodes.is_empty();
         let is_other_limit = self.limit != limit;
@@ -239,7 +239,7 @@ impl SharedLimit {
         }
     }
 
-    /// Takes in which nodes have to give up their shares, and sets the targets of the others anew.
+    /// Marks the nodes that have to give up their shares, and sets the targets of the others anew.
     fn aim(&mut self, listener: Uuid, now: Instant) {
         let first = self.first();
         self.nodes.values_mut().for_each(|node| node.has_left = node.leaves(first, now));

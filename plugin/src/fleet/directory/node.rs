@@ -28,7 +28,7 @@ pub struct Node {
     pub contact: NodeContact,
     /// Time at which its stream opened or closed, or it died.
     pub since: Instant,
-    /// Time at which it came back after its last death, or was first heard; before that the start of the plugin.
+    /// Time at which it came back after its last death, or first connected; before that the start of the plugin.
     pub(in crate::fleet) alive_since: Instant,
     /// Epoch of the current stream; messages of other streams are stale.
     pub epoch: u64,
@@ -44,7 +44,7 @@ pub struct Node {
     pub(in crate::fleet) refusals: Throttle,
     /// Its troubles with listeners, for people.
     pub(in crate::fleet) listener_troubles: BTreeMap<Uuid, String>,
-    /// True once it has acknowledged its whole configuration, in the current stream.
+    /// True once it has acknowledged its configuration snapshot, in the current stream.
     pub(in crate::fleet) is_settled: bool,
     /// Revoked resources that it may still have. A node reports only changes, so the previous result is kept
     /// until the revocation is acknowledged.

@@ -37,10 +37,10 @@ pub struct NodeStatus {
     /// Connections that it carries.
     #[serde(default)]
     pub connections: u64,
-    /// Those of them on networks that drain from it.
+    /// Connections among them on networks that drain from it.
     #[serde(default)]
     pub draining: u64,
-    /// When these are reset, in milliseconds since 1970, by the leader's clock; `None`: there are none.
+    /// Drain deadline, at which these are reset, in milliseconds since 1970, by the leader's clock; `None`: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_deadline_ms: Option<u64>,
     /// Reason why one of its networks cannot leave it yet; empty if none has to.
@@ -64,7 +64,7 @@ pub struct NodeView {
 }
 
 impl NodeView {
-    /// The view where no leader is known, so that nobody hears the node.
+    /// The view where no leader is known, so that nobody has the node's stream.
     #[must_use]
     pub fn without_leader(self) -> Self {
         let status = self.status.map(|status| {
@@ -73,7 +73,7 @@ impl NodeView {
                 Liveness::Silent => (Liveness::Silent, "silent"),
                 Liveness::Dead => (Liveness::Dead, "dead"),
             };
-            let reason = format!("no leader hears the nodes at the moment; last known as {word}");
+            let reason = format!("no leader has contact to the nodes; last known as {word}");
             NodeStatus { liveness: now, reason, ..status }
         });
         Self { status, ..self }
@@ -121,7 +121,7 @@ fn reason(node: &Node, liveness: Liveness) -> String {
         }
         Liveness::Silent => "its stream has just ended; waiting for its return".to_owned(),
         Liveness::Dead => {
-            "nothing is heard of it: is fiberlb-proxy running there, and can it reach the plugin?".to_owned()
+            "no contact: is fiberlb-proxy running there, and can it reach the plugin?".to_owned()
         }
     }
 }
@@ -262,7 +262,7 @@ mod tests {
             let seen = view.without_leader().status.unwrap();
             (seen.liveness, seen.reason)
         };
-        let reason = |word: &str| format!("no leader hears the nodes at the moment; last known as {word}");
+        let reason = |word: &str| format!("no leader has contact to the nodes; last known as {word}");
         assert_eq!(seen(Liveness::Alive), (Liveness::Silent, reason("alive")));
         assert_eq!(seen(Liveness::Dead), (Liveness::Dead, reason("dead")));
     }

@@ -13,7 +13,7 @@ use crate::api::{Draining, Traffic};
 /// Nodes report every 5 s.
 const FRESH: Duration = Duration::from_secs(20);
 
-/// Age of a report above which it is forgotten: a process that has not been heard for so long is not awaited.
+/// Age of a report above which it is dropped: a process that was silent for so long is not awaited.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Most reasons of a subject: those of a node that states ever new ones are not kept.
@@ -36,7 +36,7 @@ struct SubjectTotals {
     sum: Traffic,
     /// None of a pool, which nobody reports.
     reports: BTreeMap<String, LastReport>,
-    /// What is left of removed backends of a pool, or listeners of a tree, by node and subject, with the time of the report.
+    /// Connections of a pool's removed backends, or a tree's removed listeners, by node and subject, with the report's time.
     removed: HashMap<(String, Uuid), (Draining, Instant)>,
 }
 
@@ -69,7 +69,7 @@ impl LastReport {
     }
 }
 
-/// What a process has counted since its report `before`.
+/// Traffic that a process has counted since its report `before`.
 fn since(report: &TrafficReport, before: Option<&TrafficReport>) -> Traffic {
     let since =
         |counter: fn(&TrafficReport) -> u64| counter(report).saturating_sub(before.map_or(0, counter));
@@ -140,7 +140,7 @@ impl TrafficTotals {
         }
     }
 
-    /// Forgets subjects of a tree that are gone.
+    /// Drops removed subjects of a tree.
     pub(in crate::fleet) fn retain(&mut self, tree: Uuid, is_there: impl Fn(&Uuid) -> bool) {
         let Some(subjects) = self.trees.get_mut(&tree) else { return };
         subjects.retain(|subject, _| is_there(subject));
@@ -189,7 +189,7 @@ mod tests {
 
     const TREE: Uuid = Uuid::from_u128(1);
     const LISTENER: Uuid = Uuid::from_u128(2);
-    /// Whose a listener is.
+    /// Owner of a listener.
     const OF_TREE: (Uuid, Option<Uuid>) = (TREE, None);
 
     fn report(total: u64, active: u64) -> TrafficReport {

@@ -75,7 +75,7 @@ impl Ejections {
         self.drop_where(tree, |_, other, _| other == node);
     }
 
-    /// Forgets backends of a tree that are gone.
+    /// Drops removed backends of a tree.
     pub(in crate::fleet) fn retain(&mut self, tree: Uuid, is_there: impl Fn(&Uuid) -> bool) {
         self.drop_where(tree, |backend, _, _| !is_there(backend));
     }

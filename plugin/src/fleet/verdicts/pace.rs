@@ -43,7 +43,7 @@ impl Pace {
         }
     }
 
-    /// True if a tree that had to wait may be published now. Forgets one that has neither asked nor published for long.
+    /// True if a tree that had to wait may be published now. Drops one that has neither asked nor published for long.
     pub(super) fn take_due(&mut self, tree: Uuid, now: Instant) -> bool {
         let Some(pace) = self.trees.get_mut(&tree) else { return false };
         let is_taken = pace.is_due && pace.take(now);

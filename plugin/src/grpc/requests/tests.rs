@@ -161,7 +161,7 @@ async fn a_large_request_ends_with_its_caller() {
             })
         })
     });
-    // Each has the one place of its project, which the one before it gives back.
+    // Each has the one place of its project, which the one before it releases.
     for _ in 0..3 {
         let mut call = service.clone().call(request(apply(0, 100_000)));
         tokio::select! {

@@ -57,7 +57,7 @@ async fn followers_show_the_status_of_a_tree_of_ten_thousand_backends() {
     let ((store, leader), (other, follower)) = (plugin(&cluster).await, plugin(&cluster).await);
     let made = store.commit(transaction(None, Some(&whole)).unwrap()).await.unwrap();
     let leads = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
-    let tenure = store.commit(Transaction { compares: Vec::new(), writes: leads }).await.unwrap();
+    let term = store.commit(Transaction { compares: Vec::new(), writes: leads }).await.unwrap();
     leader.lead(true);
     leader.reached(made).await;
     follower.reached(made).await;
@@ -78,7 +78,7 @@ async fn followers_show_the_status_of_a_tree_of_ten_thousand_backends() {
     observe(None);
     assert!(StatusRecord::of(&current, &leader.observation(LOAD_BALANCER)).encode().unwrap().len() > 3 << 20);
     let mut publisher =
-        Publisher::new(Arc::clone(&leader), Arc::clone(&store) as _, Some(tenure)).await.unwrap();
+        Publisher::new(Arc::clone(&leader), Arc::clone(&store) as _, Some(term)).await.unwrap();
     publisher.publish().await.unwrap();
     shows(&follower, &leader).await;
     // One flip is two values, of which none is large.

@@ -14,7 +14,7 @@ use crate::leadership::Role;
 use crate::reconcile::examples::{INSTALLATION, balancer, database, id, inserted, model, row, term, write};
 use crate::resources::{STATUSES, Tree};
 use crate::status::Observation;
-use fiberlb_store::{SharedStore, StoreFault, TENURE, Transaction, Write};
+use fiberlb_store::{LEASE_TTL, SharedStore, StoreFault, Transaction, Write};
 
 mod statuses;
 mod terms;
@@ -48,7 +48,7 @@ impl Site {
         Self { store: SharedStore::default(), database: database() }
     }
 
-    /// A site with a plugin `a` that leads.
+    /// A site whose leader is the plugin `a`.
     async fn with_leader() -> (Self, Plugin) {
         let site = Self::new();
         let a = site.plugin("a").await;

@@ -70,7 +70,7 @@ fn set(database: &Double<Northbound>, key: &str, value: &str) {
 async fn it_is_raised_once_and_then_every_transaction_of_this_leader_passes() {
     let world = World::new();
     let mut fence = world.lead().await;
-    assert_eq!(world.term(), Some(fence.tenure.0));
+    assert_eq!(world.term(), Some(fence.elected.0));
     world.guarded(&fence).await.unwrap();
     world.raise(&mut fence).await.unwrap();
     assert_eq!(world.sent(), 2, "it stands where it should");

@@ -4,12 +4,12 @@ use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::election::{Election, Lease, TENURE, Tenure};
+use super::super::election::{Election, LEASE_TTL, Leadership, Lease};
 use super::super::{CommitError, Compare, Revision, StoreError, Transaction, Write};
 use super::{ChainFireStore, Inner, commit, errors};
 
 impl Election for ChainFireStore {
-    fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Tenure>, StoreError>> {
+    fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Leadership>, StoreError>> {
         self.inner.campaign(key.to_owned(), value).boxed()
     }
 }
@@ -29,8 +29,8 @@ impl Lease for chainfire_client::Lease {
 }
 
 impl Inner {
-    async fn campaign(&self, key: String, value: Vec<u8>) -> Result<Option<Tenure>, StoreError> {
-        let lease = self.client.lease(TENURE).await.map_err(|error| errors::store(&error))?;
+    async fn campaign(&self, key: String, value: Vec<u8>) -> Result<Option<Leadership>, StoreError> {
+        let lease = self.client.lease(LEASE_TTL).await.map_err(|error| errors::store(&error))?;
         let put = Transaction {
             compares: vec![Compare { key: key.clone(), revision: Revision::ZERO }],
             writes: vec![Write::Put { key, value }],
@@ -39,11 +39,11 @@ impl Inner {
             Ok(committed) => {
                 let revision = Revision(committed.revision);
                 self.history.announce(revision);
-                Ok(Some(Tenure::new(revision, lease)))
+                Ok(Some(Leadership::new(revision, lease)))
             }
             Err(error) => {
                 // If it was put after all, it must not block others.
-                Tenure::new(Revision::ZERO, lease).resign().await;
+                Leadership::new(Revision::ZERO, lease).resign().await;
                 match error {
                     CommitError::Conflict { .. } => Ok(None),
                     error => Err(StoreError::Unavailable(error.to_string())),

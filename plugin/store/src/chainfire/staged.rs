@@ -36,7 +36,7 @@ use super::{chunk, errors};
 
 /// Lease of a writer that prepares, in case it dies. No longer than that of leadership: the
 /// successor of a leader that dies just then must not wait longer.
-const LEASE: Duration = super::super::TENURE;
+const LEASE: Duration = super::super::LEASE_TTL;
 /// Longest wait of a commit for others' staged transactions.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
 /// Silence after which the writer of a committed transaction is presumed dead, and others apply it.
@@ -246,7 +246,7 @@ fn fitting(compares: &[StoreCompare]) -> usize {
 /// Removes what writers left that died while they prepared.
 pub(super) async fn drop_abandoned(client: &Client, layout: &Layout) {
     if let Err(error) = try_drop_abandoned(client, layout).await {
-        tracing::debug!(%error, "cannot remove abandoned stages; the next large write tries again");
+        tracing::debug!(%error, "cannot remove abandoned stages; the next large write retries");
     }
 }
 

@@ -22,7 +22,7 @@ const BATCH_TRANSACTIONS: usize = 512;
 /// ...or after this many bytes, so that its pages fit into memory. A larger transaction is a batch of its own.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Pause before a full disk is tried again: looking for room means reopening the file.
+/// Pause before a write to a full disk is retried: looking for room means reopening the file.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// A transaction and the channel to its caller.

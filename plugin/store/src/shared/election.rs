@@ -8,19 +8,19 @@ use tokio::time::{Instant, sleep};
 
 use super::super::election::Lease;
 use super::super::{
-    CommitError, Compare, Election, MemoryStore, Revision, Store as _, StoreError, TENURE, Tenure,
+    CommitError, Compare, Election, LEASE_TTL, Leadership, MemoryStore, Revision, Store as _, StoreError,
     Transaction, Write,
 };
 use super::SharedStore;
 
 impl Election for SharedStore {
-    fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Tenure>, StoreError>> {
+    fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Leadership>, StoreError>> {
         let key = key.to_owned();
         async move {
             let compares = vec![Compare { key: key.clone(), revision: Revision::ZERO }];
             let writes = vec![Write::Put { key: key.clone(), value }];
             match self.commit(Transaction { compares, writes }).await {
-                Ok(revision) => Ok(Some(Tenure::new(revision, self.lease(key, revision)))),
+                Ok(revision) => Ok(Some(Leadership::new(revision, self.lease(key, revision)))),
                 Err(CommitError::Conflict { .. }) => Ok(None),
                 Err(error) => Err(StoreError::Unavailable(error.to_string())),
             }
@@ -68,7 +68,7 @@ impl Drop for MemoryLease {
         let store = Arc::clone(&self.store.inner);
         if let Some(held) = self.held.take() {
             tokio::spawn(async move {
-                sleep(TENURE).await;
+                sleep(LEASE_TTL).await;
                 held.remove(&store).await;
             });
         }

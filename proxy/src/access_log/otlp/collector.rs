@@ -136,7 +136,8 @@ impl Collector {
     }
 }
 
-/// What a failed call means, by OTLP's specification. One that is exhausted is tried again, too: it takes no more load from waiting.
+/// Meaning of a failed call, by OTLP's specification. An exhausted one is retried, too: the collector gains nothing from
+/// more waiting.
 fn failed(status: &Status) -> ExportError {
     let text = format!("{:?}: {}", status.code(), shortened(status.message()));
     match status.code() {

@@ -93,7 +93,7 @@ impl BackendCounters {
 #[derive(Debug)]
 pub(in crate::dataplane) struct BackendLoad {
     active: AtomicU32,
-    /// Those of them whose listener sends it no others.
+    /// Connections among them whose listener sends it no others.
     parting: AtomicU32,
     limit: AtomicU32,
     /// True if `queue` is there.
@@ -150,7 +150,7 @@ impl BackendLoad {
         self.is_awaited.store(true, Relaxed);
     }
 
-    /// Wakes the first of the clients that wait for a place, if it has asked for that. Costs no lock else.
+    /// Wakes the first of the clients that wait for a place, if it has requested that. Costs no lock else.
     pub(in crate::dataplane) fn wake(&self) {
         if !self.is_queued_for.load(Relaxed) {
             return;

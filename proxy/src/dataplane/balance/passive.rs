@@ -36,7 +36,7 @@ pub(super) struct Decisions {
 pub(super) type Deciding<'a> = MutexGuard<'a, u64>;
 
 impl Decisions {
-    /// Those of a snapshot that is to replace `older`.
+    /// Creates those of a snapshot that replaces `older`.
     pub(super) fn new(older: Option<&Self>) -> Self {
         let latest = older.map(|older| Arc::clone(&older.latest)).unwrap_or_default();
         Self { latest, number: older.map_or(0, |older| older.number.saturating_add(1)) }
@@ -131,7 +131,7 @@ impl BackendEjection {
         self.publish(&reported);
     }
 
-    /// Forgets all, since its pool has no passive health check.
+    /// Resets the record, since its pool has no passive health check.
     pub(super) fn forget(&self) {
         if self.is_watched() || self.until().is_some() {
             let mut reported = self.lock();
@@ -142,7 +142,7 @@ impl BackendEjection {
     }
 
     fn publish(&self, reported: &ReportedRecord) {
-        // An end that the record has forgotten stays: a slow start counts from it.
+        // An end that the record has dropped stays: a slow start counts from it.
         if let Some(until) = reported.record.ejected_until() {
             self.until.set(Some(until));
         }

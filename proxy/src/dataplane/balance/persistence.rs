@@ -32,7 +32,7 @@ impl Persistence {
         Self { timeout, shards: Default::default(), hasher: std::hash::RandomState::new() }
     }
 
-    /// Time after a client's latest connection at which it is forgotten.
+    /// Time after a client's latest connection at which its entry expires.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }

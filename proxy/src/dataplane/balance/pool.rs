@@ -284,7 +284,7 @@ impl WorkerPool {
         self.snapshot.header
     }
 
-    /// How long connections of a backend that is gone may go on; None: for as long as they last.
+    /// Time for which connections of a removed backend may go on; None: without a deadline.
     pub(in crate::dataplane) fn drain_timeout(&self) -> Option<Duration> {
         self.snapshot.drain_timeout
     }
@@ -473,7 +473,7 @@ mod tests {
         assert_eq!(state.began(now + RULES.ejection / 2), None);
         let back = state.began(now + RULES.ejection).unwrap();
         assert!(now + RULES.ejection - back < Duration::from_millis(2), "to the millisecond");
-        // Also when the ejection is forgotten, since the backend has served for as long.
+        // Also when the record of the ejection is dropped, since the backend has served for as long.
         let served = now + RULES.ejection * 2;
         assert!(state.succeed(now + RULES.ejection) && !state.succeed(served) && !state.is_watched());
         assert_eq!(state.began(served), Some(back));

@@ -155,7 +155,7 @@ impl Rotation {
         ejected.filter_map(|(id, ejection)| Some((id, ejection?))).collect()
     }
 
-    /// Forgets all other backends, but the connections that they still have.
+    /// Drops all other backends, but the connections that they still have.
     pub(in crate::dataplane) fn retain(&self, known: &HashSet<Uuid>) {
         let mut backends = self.lock();
         let gone = backends.known.extract_if(|id, _| !known.contains(id)).collect::<Vec<_>>();

@@ -257,7 +257,7 @@ impl Installed {
         Ok(())
     }
 
-    /// Forgets the listeners without an endpoint, and the state of those that have no connection either.
+    /// Drops the listeners without an endpoint, and the state of those that have no connection either.
     fn forget_idle_listeners(&mut self, now: Instant, drain_timeout: Duration) {
         let serving: HashSet<Uuid> = self.owners.values().copied().collect();
         self.listeners.retain(|id, _| serving.contains(id));
@@ -312,7 +312,7 @@ impl Installed {
         self.listeners.insert(listener.id, (listener.clone(), Arc::new(shared)));
     }
 
-    /// Forgets endpoints that a worker could not activate, so that the next configuration binds them anew.
+    /// Drops endpoints that a worker could not activate, so that the next configuration binds them anew.
     /// Returns the errors of their owners.
     pub(super) fn forget_failed(&mut self, failed: Vec<ActivationFailure>) -> HashMap<Uuid, ListenerError> {
         let owned = failed.into_iter().filter_map(|(endpoint, source)| {

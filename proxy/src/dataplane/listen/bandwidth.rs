@@ -1,7 +1,7 @@
 //! Bandwidth of a listener on this node: a bucket of bytes for each direction, shared by all of its connections on all
 //! workers.
 //!
-//! Who reads takes a grant first, a small part of what a second allows, and gives back what it did not need. While the
+//! A reader takes a grant first, a small part of what a second allows, and returns the unused rest. While the
 //! bucket is full a grant is for later: each has a turn of its own, in the order of asking, so that many that wait are woken
 //! one by one and get the same. A turn is a number of bytes that have to pass before: when it comes follows from the rate.
 
@@ -128,7 +128,7 @@ impl Bandwidth {
         (wait > 0).then(|| Duration::from_nanos(wait))
     }
 
-    /// Gives back bytes that were taken and have not passed.
+    /// Returns bytes of a grant that have not passed.
     pub(in crate::dataplane) fn give_back(&self, way: Way, bytes: usize) {
         if self.rate.load(Relaxed) > 0 {
             self.bucket(way).give_back(bytes as u64);

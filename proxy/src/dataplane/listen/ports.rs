@@ -36,7 +36,7 @@ impl ListenerPorts {
         self.first.iter().flat_map(move |first| offsets().map(|offset| offset.above(*first)))
     }
 
-    /// Place of the port at which a client was accepted. `local`: its address, which is asked for only if there are several ports.
+    /// Place of the port at which a client was accepted. `local`: its address, looked up only if there are several ports.
     pub(in crate::dataplane) fn offset(&self, local: impl FnOnce() -> Option<SocketAddr>) -> PortOffset {
         if self.number == 1 {
             return PortOffset::default();

@@ -19,7 +19,7 @@ impl RateBucket {
         self.level_at(rate, now).saturating_add(CONNECTION) <= CONNECTION * u64::from(rate)
     }
 
-    /// Takes in a connection, for which there is room.
+    /// Counts a connection, for which there is room.
     pub(super) fn add(&mut self, rate: u32, now: u64) {
         let level = self.level_at(rate, now).saturating_add(CONNECTION);
         *self = Self { level, at: self.at.max(now) };

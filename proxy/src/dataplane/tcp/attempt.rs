@@ -112,7 +112,7 @@ fn connect(socket: Socket, backend: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Polls for the end of connecting. The kernel is asked for an error only where it has said that there is one.
+/// Polls for the end of connecting. Reads the socket's error only where the kernel has reported one.
 fn poll_connected(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     ready!(stream.poll_write_ready(cx))?;
     Poll::Ready(match stream.try_io(Interest::ERROR, || stream.take_error()) {

@@ -94,7 +94,7 @@ pub(super) struct ConnectingClient<'a> {
     pub(super) client: SocketAddr,
     /// The pool that was selected for it.
     pub(super) pool: &'a Rc<WorkerPool>,
-    /// When it was accepted.
+    /// Time of its acceptance.
     pub(super) accepted: Instant,
     /// Place of the port at which it was accepted.
     pub(super) offset: PortOffset,

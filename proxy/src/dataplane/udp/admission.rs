@@ -8,7 +8,7 @@ use crate::{
     shortage::NodeResource,
 };
 
-/// What a session takes of the node, until it is dropped.
+/// Shares of the node's resources that a session holds until it is dropped.
 #[derive(Debug)]
 pub(super) struct Admission {
     permit: Permit,

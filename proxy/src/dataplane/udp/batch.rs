@@ -218,7 +218,7 @@ impl Outbox {
         self.slots.datagram(place, self.lengths.get(place).copied().unwrap_or(0))
     }
 
-    /// Forgets all answers.
+    /// Drops all answers.
     pub(super) fn clear(&mut self) {
         self.lengths.clear();
     }

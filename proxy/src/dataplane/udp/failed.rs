@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-/// Most backends that one session remembers. Beyond, the one that failed first is tried again.
+/// Most backends that one session remembers. Beyond, the one that failed first is retried.
 const MOST: usize = 64;
 
 /// Backends that a session avoids, since they have failed it and none has answered since. Takes no memory while there
@@ -22,7 +22,7 @@ impl FailedBackends {
         self.0.push(backend);
     }
 
-    /// Forgets all, with their memory. True if there were some.
+    /// Drops all, with their memory. True if there were some.
     pub(super) fn clear(&mut self) -> bool {
         !std::mem::take(&mut self.0).is_empty()
     }

@@ -7,7 +7,7 @@ const MOST: u8 = 64;
 /// Hops for a datagram of a session to its backend that has come with `received` left; 0: unknown. None:
 /// a node has sent it, and no hop is left.
 ///
-/// Those of a client have one always: it may have sent them for its own subnet alone. Routers end a circle through
+/// Datagrams of a client always have one: it may have sent them for its own subnet alone. Routers end a circle through
 /// address translation, in which a node looks like a client.
 pub(super) fn behind(received: u8, is_from_node: bool) -> Option<u8> {
     let left = received.min(MOST).saturating_sub(1);

@@ -48,7 +48,7 @@ struct ReceiverState {
 impl Receiver {
     /// Starts to receive. Needs the worker's runtime.
     ///
-    /// What is in the queue already is dropped: while the sockets of the workers were being bound, one after the other,
+    /// Datagrams in the queue are dropped first: while the sockets of the workers were being bound, one after the other,
     /// the kernel gave clients to those that were there, and gives them to others from now on.
     pub(in crate::dataplane) fn start(
         socket: std::net::UdpSocket,

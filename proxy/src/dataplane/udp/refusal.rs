@@ -87,7 +87,7 @@ impl SessionRefusal {
             }
             Self::Connect(UpstreamError::Paused) => {
                 connection.count_exhausted();
-                log_refusal(listener, client, RefusalReason::Exhausted(&"it is tried again in a moment"));
+                log_refusal(listener, client, RefusalReason::Exhausted(&"retrying in a moment"));
                 EndReason::NodeExhausted
             }
         }

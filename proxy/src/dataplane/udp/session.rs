@@ -32,7 +32,7 @@ use crate::dataplane::{
 /// Most times that datagrams which came together go to another backend, for those that they met have failed.
 const MAX_MOVES: usize = 2;
 
-/// A backend that a session has left, and still hears.
+/// A backend that a session has left, and still receives from.
 #[derive(Debug)]
 struct LeftUpstream {
     upstream: Upstream,

@@ -17,7 +17,7 @@ const DEFAULT_IDLE: Duration = Duration::from_secs(60);
 /// Time for which a backend that a session has left may answer what was asked before.
 const HEARING: Duration = Duration::from_secs(5);
 
-/// Most sessions at a time that hear a backend which they have left: each takes a second port of the node meanwhile.
+/// Most sessions at a time that receive from a backend which they have left: each takes a second port of the node meanwhile.
 const MOST_HEARING: usize = 1_024;
 
 /// Most sessions of each kind of work in one turn.
@@ -31,13 +31,13 @@ const KEPT_ROOM: usize = 1_024;
 pub(super) struct Sessions {
     by_client: HashMap<SocketAddr, Rc<UdpSession>>,
     wheel: Wheel<Weak<UdpSession>>,
-    /// Those that the wheel has brought up, and that are still to be looked at.
+    /// Sessions that the wheel has brought up, still to be looked at.
     due: Vec<Weak<UdpSession>>,
-    /// Those that have ended, and are still to be dropped.
+    /// Ended sessions, still to be dropped.
     ended: Vec<Rc<UdpSession>>,
     /// Sockets that sessions have left, which are still to be dropped.
     left: Vec<Upstream>,
-    /// Sessions that hear a backend which they have left, and until when. The first one ends first.
+    /// Sessions that receive from a backend which they have left, and until when. The first one ends first.
     hearing: VecDeque<(Instant, Weak<UdpSession>)>,
 }
 
@@ -123,7 +123,7 @@ impl Sessions {
         }
     }
 
-    /// Gives back memory that a flood has taken.
+    /// Releases memory that a flood has taken.
     fn shrink(&mut self) {
         (self.due, self.ended, self.left) = (Vec::new(), Vec::new(), Vec::new());
         self.hearing.shrink_to_fit();
@@ -134,7 +134,7 @@ impl Sessions {
     }
 
     /// Takes over the sessions of a listener for its new configuration, or for another listener, which gets none.
-    /// What has changed for none of them is not looked at.
+    /// Parts of the configuration that are as before are skipped.
     pub(super) fn renew(&mut self, before: &WorkerListener, listener: &WorkerListener) {
         let (old, new) = (&before.shared, &listener.shared);
         if old.id != new.id {

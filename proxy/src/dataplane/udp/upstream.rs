@@ -34,7 +34,7 @@ use crate::{
 /// Most backends that are tried for one session at a time. Only a backend to which there is no route fails at once.
 const MAX_TRIES: usize = 16;
 
-/// Most times that another source address is asked for: it is chosen by chance.
+/// Most attempts at another source address: it is chosen by chance.
 const MAX_SOURCES: usize = 8;
 
 /// A connected socket, counted as its backend's.
@@ -120,7 +120,7 @@ pub(super) enum UpstreamError {
 }
 
 /// Connects to a backend of a pool for a client of the port at `offset`, whose datagrams have so many `hops` from here. `failed`: those that
-/// have failed it, taken only where no other is left: all of them are forgotten then.
+/// have failed it, taken only where no other is left: all of them are cleared then.
 pub(super) fn connect(
     listener: &WorkerListener,
     pool: &WorkerPool,

@@ -1,6 +1,6 @@
 //! Timing wheel of an idle timeout. Pure.
 //!
-//! What is used is not touched: an item comes up about once in a timeout, and is put back if it was used since. An
+//! Use of an item does not touch the wheel: an item comes up about once in a timeout, and is put back if it was used since. An
 //! item costs no timer of its own.
 
 use std::time::{Duration, Instant};

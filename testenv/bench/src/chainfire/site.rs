@@ -86,7 +86,7 @@ impl Site {
         self.networks.first().map(String::as_str).context("no network")
     }
 
-    /// The plugin that leads; waits until there is one.
+    /// The leader; waits until there is one.
     pub(super) async fn leader(&self) -> anyhow::Result<usize> {
         let found = AtomicU32::new(0);
         until("a plugin to lead", || async {

@@ -35,7 +35,7 @@ async fn alone(site: &mut Site, leader: usize, report: &mut Report) -> anyhow::R
     report.below("chainfire_start_in_step", started.elapsed().as_secs_f64(), "s", 5.0);
     let written = plugin.northbound_transactions().await?;
     report.below("chainfire_start_writes", written, "transactions", 1.0);
-    println!("memory of a plugin that leads: {:.0} MiB", plugin.memory_mib()?);
+    println!("memory of a leader: {:.0} MiB", plugin.memory_mib()?);
     println!("revisions of the store that this made: {:.0}", site.etcd.revision()? - before);
     for index in [leader + 1, leader + 2] {
         let plugin = site.plugin_mut(index)?;

@@ -1,4 +1,4 @@
-//! One machine with all of OVN, and with FiberLB where that is asked for.
+//! One machine with all of OVN, and with FiberLB where the page wants it.
 
 use std::os::unix::fs::symlink;
 

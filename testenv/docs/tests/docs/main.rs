@@ -1,6 +1,6 @@
 //! Every command that the documentation shows is run: README.md and all of docs/, a test for each world of each page.
 //!
-//! Tests are found by looking at the pages, so that none can be forgotten. Parts in the world `host` change this very machine:
+//! Tests are found by looking at the pages, so that none can be overlooked. Parts in the world `host` change this very machine:
 //! whoever has one to spare runs them by `fiberlb-docs`; here they are only read.
 
 mod failures;

@@ -188,7 +188,7 @@ impl Watch {
         Self { lines, _child: child }
     }
 
-    /// Reads on to the line that is asked for; answers with the number of those before it.
+    /// Reads on to a line; returns the number of those before it.
     async fn until(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> usize {
         let found = async {
             let mut before = 0;

@@ -116,7 +116,7 @@ async fn a_listener_is_served_while_its_carrier_changes() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         fails_at_one_moment("from OVN to a node", &trace.stop().await);
 
-        // From the node to proxies behind OVN, where the VIP has another MAC: neighbours hear of it at once.
+        // From the node to proxies behind OVN, where the VIP has another MAC: neighbours learn it at once.
         let of_node = mac(&client, VIPS[0]).await;
         let trace = Trace::start(&client, at(VIPS[0], OVN_PORT), Duration::from_millis(50)).unwrap();
         tree.listeners[0].exposure = v1::Exposure::Auto.into();

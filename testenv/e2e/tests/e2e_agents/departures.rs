@@ -77,8 +77,8 @@ async fn until_both_are_listed(site: &Site) {
     site.lab.wait_for_sync().await.unwrap();
 }
 
-/// Waits until OVN's row has the second backend alone, on each chassis. What a client sends while OVN forgets connections and
-/// has not changed its flows yet would begin one to the same backend again.
+/// Waits until OVN's row has the second backend alone, on each chassis. Packets that a client sends while OVN flushes connections
+/// and has not changed its flows yet would begin one to the same backend again.
 async fn until_b2_is_alone(site: &Site) {
     let vip = at(VIPS[0], OVN_PORT).to_string();
     site.until_listed(&vip, "the second backend alone", |list| list == [entry(2)]).await;

@@ -100,7 +100,7 @@ async fn a_leader_that_stops_in_order_is_followed_at_once() {
     let survivor = (leader + 1) % 3;
     let late = site.apply(survivor, site.tree("late", "10.0.4.2")).await.unwrap();
     site.active(survivor, &late).await;
-    // Without the lease's time: it was given back.
+    // Sooner than the lease expires: it was revoked.
     assert!(stopped.elapsed() < Duration::from_millis(2500), "{:?}", stopped.elapsed());
 }
 

@@ -51,7 +51,7 @@ async fn what_must_be_unique_is_so_however_many_plugins_are_asked_at_once() {
         return;
     }
     let site = Site::start("replicas-unique").await;
-    // One VIP, asked for through all of them at the same moment, again and again.
+    // One VIP, requested through all of them at the same moment, again and again.
     for round in 0..5 {
         let vip = format!("10.0.2.{}", round + 1);
         let asked = (0..9).map(|n| site.apply(n % 3, site.tree(&format!("r{round}-{n}"), &vip)));

@@ -84,7 +84,7 @@ impl Site {
     }
 
     pub(crate) async fn await_leader(&self) -> usize {
-        until("one plugin that leads", async || self.leader().await).await
+        until("one leader", async || self.leader().await).await
     }
 
     pub(crate) async fn apply(&self, plugin: usize, tree: v1::LoadBalancerTree) -> Result<String, Status> {

@@ -120,7 +120,7 @@ impl Balanced {
         for tree in trees {
             ids.push(tenant.apply(tree).await.load_balancer.unwrap().id);
         }
-        // Those of the nodes come when these have asked for them.
+        // Those of the nodes come when these have requested them.
         until("the node's port", async || {
             let ports = rows(lab, "Logical_Switch_Port").await;
             ports

@@ -45,7 +45,7 @@ member() { # name
         fi
     fi
     enter="nsenter --net=/run/netns/$1"
-    # Where TLS is asked for, the database itself says with which files.
+    # With TLS, the database itself says with which files.
     ssl=db:OVN_Northbound,SSL
     server "$1" --private-key="$ssl,private_key" --certificate="$ssl,certificate" --ca-cert="$ssl,ca_cert"
     enter=

@@ -42,7 +42,7 @@ impl EchoSessions {
     /// Opens so many connections.
     ///
     /// # Errors
-    /// What the system says if there can be no thread for them.
+    /// The system's, when it cannot start a thread.
     pub fn start(vm: &Vm, target: SocketAddr, count: usize) -> io::Result<EchoSessions> {
         let sessions = Arc::new(Mutex::new(vec![EchoSession::default(); count]));
         let (stop, stopped) = watch::channel(false);

@@ -62,7 +62,7 @@ impl Requests {
     /// Makes so many requests.
     ///
     /// # Errors
-    /// What the system says if there can be no thread for them. A request that fails is no error but in the report.
+    /// The system's, when it cannot start a thread. A request that fails is no error but in the report.
     pub async fn run(self, count: u64) -> io::Result<Report> {
         let mut running = self.spawn(count)?;
         // Ends as well when the thread is gone without a word: then the report says how far it came.
@@ -73,7 +73,7 @@ impl Requests {
     /// Makes requests until told to stop.
     ///
     /// # Errors
-    /// What the system says if there can be no thread for them.
+    /// The system's, when it cannot start a thread.
     pub fn start(self) -> io::Result<Running> {
         self.spawn(u64::MAX)
     }

@@ -33,7 +33,7 @@ impl Server {
     /// A TCP server in a VM. Port 0 takes a free one. `name` has no spaces.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub fn tcp(vm: &Vm, address: SocketAddr, name: &str) -> io::Result<Server> {
         let listener = vm.tcp_listener(address)?;
         listener.set_nonblocking(true)?;
@@ -44,7 +44,7 @@ impl Server {
     /// A UDP server in a VM. Bind to one address, not to all: answers come from the address that was asked.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub fn udp(vm: &Vm, address: SocketAddr, name: &str) -> io::Result<Server> {
         let socket = vm.udp_socket(address)?;
         socket.set_nonblocking(true)?;

@@ -51,7 +51,7 @@ impl Trace {
     /// Begins.
     ///
     /// # Errors
-    /// What the system says if there can be no thread for it.
+    /// The system's, when it cannot start a thread.
     pub fn start(vm: &Vm, target: SocketAddr, every: Duration) -> io::Result<Trace> {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = oneshot::channel();

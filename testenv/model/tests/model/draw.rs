@@ -226,7 +226,7 @@ impl Draw<'_> {
         }
     }
 
-    /// Id for a get, an update or a delete, with the kind that is asked for: mostly the right one.
+    /// Id for a get, an update or a delete, with the kind that is requested: mostly the right one.
     pub(crate) fn target(&mut self) -> (Kind, String) {
         let kind = self.choice(&Kind::ALL).unwrap();
         let of = |kind: Option<Kind>, going: bool| {

@@ -162,7 +162,7 @@ impl Run {
             })
             .await?;
         }
-        until("a plugin that leads and finds no difference", async || {
+        until("a leader that finds no difference", async || {
             let mut last = Err(String::new());
             for index in 0..self.site.plugins.count() {
                 last = verified(self.site.plugins.api(index)).await;

@@ -333,8 +333,8 @@ impl Model {
         spec
     }
 
-    /// True for a create with the id of a resource that is as asked for. Addresses that a load balancer leaves open are as
-    /// they are.
+    /// True for a create with the id of a resource whose specification is the same. Addresses that a load balancer leaves
+    /// open match any.
     pub(crate) fn is_repeat(&self, kind: Kind, message: &Fields) -> bool {
         let id = message.get("id").and_then(Value::as_str).unwrap_or_default();
         let Some(stored) = self.get(kind, id) else { return false };

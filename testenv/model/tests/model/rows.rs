@@ -96,7 +96,7 @@ pub(crate) fn compare(
         for (id, root) in model.alive(Kind::LoadBalancer) {
             for (_, listener) in model.below(Kind::Listener, id).filter(|(_, it)| !it.going) {
                 let asked = row(model, id, root, listener, features, false);
-                // There are no proxies: what OVN served before these were asked for it goes on to serve.
+                // There are no proxies: OVN goes on to serve what it served before these were required.
                 let standing = row(model, id, root, listener, features, true);
                 let stands = !found.contains(&asked) && found.contains(&standing);
                 // What this OVN lacks is refused where it alone may carry; what it served before goes on.

@@ -174,7 +174,7 @@ proptest! {
         prop_assert_eq!(read, there);
     }
 
-    /// A server may send rows that nobody asked for, and leave out others: no panic, and an end.
+    /// A server may send unsolicited rows, and leave out others: no panic, and an end.
     #[test]
     fn any_reply_brings_the_end_closer(replies in prop::collection::vec(prop::collection::vec((0..3_u8, any::<bool>()), 0..4), 0..20)) {
         let mut model = Model::new(Rows::new());

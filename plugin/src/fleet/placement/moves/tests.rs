@@ -140,7 +140,7 @@ impl World {
         assert!(self.state.mark_dead(self.now.at).iter().any(|died| died == node));
     }
 
-    /// A node acknowledges its whole configuration.
+    /// A node acknowledges its configuration snapshot.
     fn serve(&mut self, node: &str) {
         let reporter = self.state.node_of_stream(node, 1).unwrap();
         reporter.results.extend([(NETWORK, Ok(0)), (LISTENER, Ok(1))]);

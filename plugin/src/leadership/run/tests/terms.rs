@@ -11,8 +11,8 @@ async fn who_wins_leads_and_writes_and_who_loses_follows() {
     assert!(a.roles.leads() && !b.roles.leads());
     let transactions = site.database.transactions().borrow().len();
     assert_eq!(transactions, 2, "one for the fence, one for the load balancer");
-    let tenure = site.leader().await.unwrap();
-    assert_eq!(a.term(), Some(tenure.0));
+    let term = site.leader().await.unwrap();
+    assert_eq!(a.term(), Some(term.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +67,7 @@ async fn a_lost_lease_ends_the_term_in_the_middle_of_a_transaction() {
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     // It cannot revoke the lease, which expires.
     b.leads().await;
-    assert!((TENURE..TENURE + SOON).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!((LEASE_TTL..LEASE_TTL + SOON).contains(&began.elapsed()), "{:?}", began.elapsed());
     b.applied(2).await;
     a.store.fail(StoreFault::None);
     a.follows(&b.address).await;
@@ -90,9 +90,9 @@ async fn a_leader_whose_key_was_deleted_is_elected_anew_with_a_higher_term() {
     let (site, a) = Site::with_leader().await;
     site.write(&a, &balancer(1)).await;
     a.applied(1).await;
-    let (before, tenure) = (a.term(), site.leader().await);
+    let (before, term) = (a.term(), site.leader().await);
     site.set_leader(None).await;
-    assert!(self::leader(&site, tenure).await > tenure.unwrap());
+    assert!(self::leader(&site, term).await > term.unwrap());
     a.leads().await;
     site.write(&a, &balancer(2)).await;
     a.applied(2).await;
@@ -179,5 +179,5 @@ async fn a_leader_that_died_is_replaced_when_its_lease_expires() {
     let began = Instant::now();
     a.running.abort();
     b.leads().await;
-    assert!((TENURE..TENURE + SOON).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!((LEASE_TTL..LEASE_TTL + SOON).contains(&began.elapsed()), "{:?}", began.elapsed());
 }

@@ -1,6 +1,6 @@
 //! Weighted rendezvous hashing: each backend draws a number for the client's key, and the highest wins.
 //!
-//! When a backend goes, only its own clients move; when one comes, it takes its share and nobody else moves.
+//! Clients of a backend that goes are the only ones that move; one that comes takes its share, and nobody else moves.
 //! It has no state, so all workers and all nodes decide alike.
 
 use super::Eligible;

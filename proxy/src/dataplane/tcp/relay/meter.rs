@@ -65,7 +65,7 @@ impl Meter {
         Err(self.look_at)
     }
 
-    /// Records that so many bytes were read, and gives back the rest.
+    /// Records that so many bytes were read, and returns the rest of the grant.
     pub(super) fn settle(&mut self, read: usize) {
         self.turn = None;
         let left = std::mem::take(&mut self.granted).saturating_sub(read);

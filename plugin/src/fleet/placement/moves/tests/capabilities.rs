@@ -48,7 +48,7 @@ impl World {
         }
     }
 
-    /// A node acknowledges its whole configuration, which has the listeners that it can serve.
+    /// A node acknowledges its configuration snapshot, which has the listeners that it can serve.
     fn serve_able(&mut self, node: &str) {
         let demand = self.state.demands.of(LOAD_BALANCER).unwrap().clone();
         let reporter = self.state.node_of_stream(node, 1).unwrap();
