@@ -24,7 +24,7 @@ impl Families {
         self.is_empty() || self.without(own) != self
     }
 
-    /// Those that `other` has not.
+    /// Families that `other` lacks.
     pub fn without(self, other: Self) -> Self {
         Self { v4: self.v4 && !other.v4, v6: self.v6 && !other.v6 }
     }
