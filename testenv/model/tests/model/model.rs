@@ -394,7 +394,7 @@ impl Model {
             if going { maybe.push(fault) } else { relations.push(fault) }
         });
         relations.extend(self.misfits(kind, &spec, &above.root, ""));
-        let missing = self.missing_pool(kind, &spec, &above.root);
+        let missing = self.missing_pools(kind, &spec, &above.root);
         if verdict.codes.is_empty() {
             verdict.sure.extend(missing);
         } else {
@@ -495,10 +495,18 @@ impl Model {
         self.networks.iter().any(|it| it.has_v6 && (it.id == network || it.name == network))
     }
 
-    /// Fault of a listener whose pool is not there, whatever else is wrong with it.
-    fn missing_pool(&self, kind: Kind, spec: &Fields, root: &str) -> Option<Fault> {
-        let is_missing = kind == Kind::Listener && self.pools_of(spec, root).iter().any(Option::is_none);
-        is_missing.then(|| Fault::new(Class::Invalid, "", pool_field(spec)))
+    /// Faults of a listener whose pools are not there, whatever else is wrong with it.
+    fn missing_pools(&self, kind: Kind, spec: &Fields, root: &str) -> Vec<Fault> {
+        let is_there = |id: &str| self.get(Kind::Pool, id).is_some_and(|it| !it.going && it.root == root);
+        let default = spec.get("default_pool_id").and_then(Value::as_str).unwrap_or_default();
+        let (mut weighted, is_listener) =
+            (shares(spec).into_iter().skip(usize::from(!default.is_empty())), kind == Kind::Listener);
+        let fields = [
+            (!default.is_empty() && !is_there(default), "default_pool_id"),
+            (weighted.any(|(id, _)| !is_there(id)), "weighted_pools"),
+        ];
+        let missing = fields.into_iter().filter(|(is_missing, _)| *is_missing && is_listener);
+        missing.map(|(_, field)| Fault::new(Class::Invalid, "", field)).collect()
     }
 
     /// Faults of a resource in its tree.
@@ -577,7 +585,7 @@ impl Model {
                 verdict.sure.push(Fault::new(Class::Invalid, "", field));
             }
         }
-        verdict.sure.extend(self.missing_pool(kind, &after, &before.root));
+        verdict.sure.extend(self.missing_pools(kind, &after, &before.root));
         let relations = self.changed(kind, id, before, &after);
         verdict.relations(relations);
         // Where it must be its own, what it cannot become may be taken, too.
@@ -663,7 +671,10 @@ pub(crate) fn listener_misfits(
         fitting(listener).contains(&protocol)
     };
     if listener.contains_key("protocol") && !pools.iter().all(fits) {
-        found.push(Fault::new(Class::Invalid, at, pool_field(listener)));
+        // Both fields, where both are given.
+        let fault = Fault::new(Class::Invalid, at, pool_field(listener));
+        let has_default = listener.get("default_pool_id").is_some_and(|pool| pool != "");
+        found.push(if has_default { fault.or(at, "default_pool_id") } else { fault });
     }
     found
 }
