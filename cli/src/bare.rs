@@ -34,12 +34,15 @@ impl Bare {
     }
 }
 
-/// The tree without ids that names, ports or addresses stand for, and without what is being deleted.
+/// The tree with names, ports or addresses in place of ids, and without what is being deleted.
 fn without_ids(named: &BTreeSet<String>, mut tree: LoadBalancerTree) -> LoadBalancerTree {
     tree.listeners.retain(|it| stands(it.state.as_ref()));
     tree.pools.retain(|it| it.pool.as_ref().is_some_and(|pool| stands(pool.state.as_ref())));
     if let Some(root) = tree.load_balancer.as_mut().filter(|root| named.contains(&root.name)) {
         root.id.clear();
+    }
+    if let Some(root) = tree.load_balancer.as_mut().filter(|root| !root.network_name.is_empty()) {
+        root.network = std::mem::take(&mut root.network_name);
     }
     let pools = tree.pools.iter().filter_map(|it| it.pool.as_ref());
     let named = unique(pools.map(|pool| pool.name.clone()));
@@ -285,7 +288,8 @@ mod tests {
                 name: "web".to_owned(),
                 // The word of the comment for no description.
                 description: "empty".to_owned(),
-                network: "n".to_owned(),
+                network: "e3c1".to_owned(),
+                network_name: "tenant-net".to_owned(),
                 vip_address: "10.0.0.100".to_owned(),
                 admin_state_up: Some(false),
                 state: state(ProvisioningStatus::Active),
@@ -344,7 +348,7 @@ mod tests {
 load_balancer:
   name: web
   description: empty
-  network: \"n\"
+  network: tenant-net
   vip_address: \"10.0.0.100\"
   admin_state_up: false
 listeners:

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::document::{Document, Placed};
 use crate::failure::Failure;
 use crate::kinds::{Kind, LOAD_BALANCER};
+use crate::names::Names;
 use crate::render::{Output, escape::clean};
 use crate::resolve;
 use crate::resource::Resource;
@@ -37,9 +38,10 @@ pub(crate) async fn run(
             None => out.progress(&format!("{} {} is not there", kind.label, clean(&reference))),
         }
     }
+    let names = Names::of(client, &found).await;
     if args.dry_run {
         out.progress("dry run, nothing is deleted");
-        return report_deleted(out, &found, "would be deleted");
+        return report_deleted(out, &found, &names, "would be deleted");
     }
     let mut deleted = Vec::new();
     for resource in found {
@@ -52,7 +54,7 @@ pub(crate) async fn run(
             Wait::of(client, resource, Until::Gone).await.run(client, out, deadline).await?;
         }
     }
-    report_deleted(out, &deleted, if wait.is_some() { DELETED } else { DELETING })
+    report_deleted(out, &deleted, &names, if wait.is_some() { DELETED } else { DELETING })
 }
 
 /// Reference to what a document describes: its id, or else, of a tree, the name of its load balancer.

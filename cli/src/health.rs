@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::kinds::BACKEND;
+use crate::names::Names;
 use crate::render::{Output, canonical, fleet};
 use crate::resolve;
 use crate::schema::internal;
@@ -17,7 +18,11 @@ pub(crate) async fn show(client: &Client, out: &mut Output, reference: &str) -> 
     let text = match &out.format {
         format if format.is_for_people() => {
             let health = message.transcode_to().map_err(|error| internal(&error.to_string()))?;
-            fleet::health(&backend.show("address:port"), &backend.state(), &health)
+            let names = Names::of(client, std::slice::from_ref(&backend)).await;
+            let (reference, socket) = (names.reference(&backend), backend.show("address:port"));
+            let shown =
+                if reference.ends_with(&socket) { reference } else { format!("{reference} ({socket})") };
+            fleet::health(&shown, &backend.state(), &health)
         }
         format => canonical::one(&message, format)?,
     };

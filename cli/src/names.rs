@@ -26,10 +26,20 @@ impl Names {
         let pools = fetch(client, &POOL, pools).await;
         let balancers = balancers.into_iter().chain(ids(&pools, &LOAD_BALANCER.id_field())).collect();
         for resource in fetch(client, &LOAD_BALANCER, balancers).await.iter().chain(&pools) {
-            let reference = names.reference(resource);
-            names.0.insert(resource.id(), reference);
+            names.learn(resource);
         }
         names
+    }
+
+    /// Adds the reference to a resource whose parent is known.
+    pub(crate) fn learn(&mut self, resource: &Resource) {
+        let reference = self.reference(resource);
+        self.0.insert(resource.id(), reference);
+    }
+
+    /// Removes the reference to a resource.
+    pub(crate) fn forget(&mut self, resource: &Resource) {
+        self.0.remove(&resource.id());
     }
 
     /// Reference to a resource, which other commands accept: names from the root on, the id where there is no name.
@@ -42,6 +52,12 @@ impl Names {
             (Some(own), None) => own,
             (None, _) => resource.id(),
         }
+    }
+
+    /// Kind of a resource and reference to it, for people, and its id where it is wanted.
+    pub(crate) fn labelled(&self, resource: &Resource, with_id: bool) -> String {
+        let label = format!("{} {}", resource.kind.label, self.reference(resource));
+        if with_id { format!("{label} ({})", resource.id()) } else { label }
     }
 
     /// Fields at `path` as [`Resource::show`] shows them; references by their names, below the resource's own parent.

@@ -117,7 +117,9 @@ async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<
     let (Some((parent, own)), Some(parent_kind)) = (reference.rsplit_once('/'), kind.parent) else {
         return Err(unknown(kind, reference));
     };
-    let parent_id = Box::pin(id(client, parent_kind, parent)).await?;
+    let parent_id = Box::pin(id(client, parent_kind, parent));
+    let parent_id =
+        parent_id.await.map_err(|failure| failure.about(&format!("{} {reference:?}", kind.label)))?;
     let found = below(client, kind, own, Some(&parent_id)).await?;
     only(client, kind, reference, found).await?.ok_or_else(|| unknown(kind, reference))
 }

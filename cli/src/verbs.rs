@@ -233,7 +233,8 @@ async fn delete(
             Wait::of(client, resource, Until::Gone).await.run(client, out, deadline).await?;
         }
     }
-    report_deleted(out, &deleted, if args::wait(matches).is_some() { DELETED } else { DELETING })
+    let names = Names::of(client, &deleted).await;
+    report_deleted(out, &deleted, &names, if args::wait(matches).is_some() { DELETED } else { DELETING })
 }
 
 pub(crate) async fn delete_one(
@@ -257,13 +258,19 @@ pub(crate) const DELETED: &str = "deleted";
 /// Words for resources that OVN may still have.
 pub(crate) const DELETING: &str = "is being deleted";
 
-/// Shows resources, and `how` their deletion stands.
-pub(crate) fn report_deleted(out: &mut Output, deleted: &[Resource], how: &str) -> Result<(), Failure> {
+/// Shows resources, by the names of their parents, and `how` their deletion stands.
+pub(crate) fn report_deleted(
+    out: &mut Output,
+    deleted: &[Resource],
+    names: &Names,
+    how: &str,
+) -> Result<(), Failure> {
     if !out.format.is_for_people() {
-        return out.list(deleted, &Names::default());
+        return out.list(deleted, names);
     }
     for resource in deleted {
-        out.result(&format!("{} ({}) {how}\n", clean(&resource.label()), clean(&resource.id())))?;
+        let line = format!("{} {how}\n", clean(&names.labelled(resource, out.format == Format::Wide)));
+        out.result(&line)?;
     }
     Ok(())
 }

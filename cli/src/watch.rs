@@ -13,6 +13,7 @@ use crate::event;
 use crate::event_stream::{EventStream, Step};
 use crate::failure::Failure;
 use crate::kinds::LOAD_BALANCER;
+use crate::names::Names;
 use crate::render::{Output, canonical, escape::clean, style};
 use crate::resolve;
 use crate::resource::Resource;
@@ -28,10 +29,13 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
         None => String::new(),
     };
     let mut stream = EventStream::new(client, &id);
+    let mut names = Names::default();
     loop {
         match stream.next().await.map_err(|status| client.plain_failure(status.into()))? {
             Step::Opened => {}
-            Step::Event(event) => out.result(&line(&client.schema, &event, &out.format, now())?)?,
+            Step::Event(event) => {
+                out.result(&line(&client.schema, &event, &mut names, &out.format, now())?)?;
+            }
             Step::Broken(status) => {
                 out.progress(&format!("the event stream broke, reconnecting: {}", clean(status.message())));
             }
@@ -40,27 +44,39 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
     }
 }
 
-/// One event in the chosen format, with its newline.
-fn line(schema: &Schema, event: &WatchEvent, format: &Format, time: Timestamp) -> Result<String, Failure> {
+/// One event in the chosen format, with its newline. Parents come before their children, so that `names` knows them.
+fn line(
+    schema: &Schema,
+    event: &WatchEvent,
+    names: &mut Names,
+    format: &Format,
+    time: Timestamp,
+) -> Result<String, Failure> {
     if !format.is_for_people() {
         return canonical::streamed(&schema.dynamic("WatchEvent", event)?, format);
     }
     let what = match event::resource(schema, event)? {
-        Some(resource) => described(&resource),
+        Some(resource) => {
+            names.learn(&resource);
+            let what = described(&resource, names, *format == Format::Wide);
+            if event.r#type() == Type::Deleted {
+                names.forget(&resource);
+            }
+            what
+        }
         None => "the present state is complete; changes follow".to_owned(),
     };
     let (name, style) = (event::type_name(event.r#type()), type_style(event.r#type()));
     Ok(format!("{time}  {style}{name:<8}{style:#}  {what}\n"))
 }
 
-/// A resource in one line: its name, id and statuses, its observed generation while it is behind, and its reason.
-fn described(resource: &Resource) -> String {
+/// A resource in one line: its reference, its id if `with_id`, its statuses, its observed generation while it is behind, and
+/// its reason.
+fn described(resource: &Resource, names: &Names, with_id: bool) -> String {
     let state = resource.state();
-    let (label, id) = (resource.label(), resource.id());
-    let named = if label.ends_with(&id) { label } else { format!("{label} ({id})") };
     let mut line = format!(
         "{}  {} {}",
-        clean(&named),
+        clean(&names.labelled(resource, with_id)),
         style::provisioning(state.provisioning_status()),
         style::operating(&state),
     );
@@ -106,6 +122,7 @@ mod tests {
         };
         let backend = Backend {
             id: "b1".to_owned(),
+            pool_id: "p1".to_owned(),
             address: "fd00::1".to_owned(),
             port: 80,
             state: Some(state),
@@ -118,12 +135,15 @@ mod tests {
     fn an_event_is_one_line() {
         let schema = Schema::load().unwrap();
         let time = Timestamp { seconds: 0, nanos: 0 };
-        let text = line(&schema, &event(), &Format::Table, time).unwrap();
+        let mut names = Names::default();
+        let mut line = |format: &Format| line(&schema, &event(), &mut names, format, time).unwrap();
+        let text = line(&Format::Table);
         assert_eq!(
             anstream::adapter::strip_str(&text).to_string(),
-            "1970-01-01T00:00:00Z  UPDATED   backend [fd00::1]:80 (b1)  PENDING_UPDATE DEGRADED  generation 1 of 2  x\\u{1b}\n"
+            "1970-01-01T00:00:00Z  UPDATED   backend p1/[fd00::1]:80  PENDING_UPDATE DEGRADED  generation 1 of 2  x\\u{1b}\n"
         );
-        let json = line(&schema, &event(), &Format::Json, time).unwrap();
+        assert!(line(&Format::Wide).contains("backend p1/[fd00::1]:80 (b1)"));
+        let json = line(&Format::Json);
         assert_eq!(json.lines().count(), 1);
         assert!(json.starts_with(r#"{"type":"TYPE_UPDATED","backend":{"id":"b1""#), "{json}");
     }

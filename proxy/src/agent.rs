@@ -353,9 +353,7 @@ fn without_network(served: &mut DataplaneSpec) -> HashMap<Uuid, String> {
     let is_there = |listener: &ListenerSpec| networks.contains_key(&listener.network);
     let (there, missing) = std::mem::take(&mut served.listeners).into_iter().partition(is_there);
     served.listeners = there;
-    let error = |listener: ListenerSpec| {
-        let error = format!("its network {} is not on this node, or cannot be made", listener.network);
-        (listener.id, error)
-    };
+    let error = "its network is not on this node, or cannot be made";
+    let error = |listener: ListenerSpec| (listener.id, error.to_owned());
     Vec::into_iter(missing).map(error).collect()
 }

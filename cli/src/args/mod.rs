@@ -366,8 +366,8 @@ impl Action {
             Self::Tree(TreeArgs { bare: true, .. }) => "yaml, json or jsonpath=PATH",
             Self::Tree(TreeArgs { bad: true, .. }) | Self::Describe(..) => "table",
             Self::Apply(..) | Self::Tree(_) | Self::Node(_) => "table, name, json, yaml or jsonpath=PATH",
+            Self::Watch(_) => "table, wide, json, yaml or jsonpath=PATH",
             Self::Diff(_)
-            | Self::Watch(_)
             | Self::Stats(_)
             | Self::Logs(_)
             | Self::Health(_)
@@ -445,7 +445,7 @@ pub(crate) fn check_wait(words: &[OsString]) -> Result<(), Failure> {
     value.map_or(Ok(()), |value| Err(Failure::usage(format!("--wait {value}: write --wait={value}"))))
 }
 
-/// Removes the tip to write another flag, unless that begins as the unknown one does.
+/// Removes the tip to write another flag, and the usage with that flag, unless that begins as the unknown one does.
 pub(crate) fn without_far_tip(mut error: clap::Error) -> clap::Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
@@ -453,8 +453,9 @@ pub(crate) fn without_far_tip(mut error: clap::Error) -> clap::Error {
     };
     let (given, tip) = (text(ContextKind::InvalidArg), text(ContextKind::SuggestedArg));
     let first = |flag: &str| flag.trim_start_matches('-').chars().next();
-    if first(&given) != first(&tip) {
+    if !tip.is_empty() && first(&given) != first(&tip) {
         error.remove(ContextKind::SuggestedArg);
+        error.remove(ContextKind::Usage);
     }
     error
 }

@@ -99,12 +99,12 @@ fn status(status: NodeStatus) -> Cell {
     Cell::painted(style::painted(style, name), name)
 }
 
-/// Formats the health of the backend at `socket` in this state, with a row for each verdict, and for each node that leaves it out.
-pub(crate) fn health(socket: &str, state: &ResourceState, it: &BackendHealth) -> String {
+/// Formats the health of the backend `shown` in this state, with a row for each verdict, and for each node that leaves it out.
+pub(crate) fn health(shown: &str, state: &ResourceState, it: &BackendHealth) -> String {
     let state = ResourceState { operating_status: it.operating_status, ..state.clone() };
     let operating = Cell::painted(style::operating(&state), style::operating_name(it.operating_status()));
     let mut facts = vec![
-        vec![Cell::heading("backend"), Cell::plain(&format!("{socket} ({})", it.backend_id))],
+        vec![Cell::heading("backend"), Cell::plain(shown)],
         vec![Cell::heading("operating_status"), operating],
     ];
     if !it.reason.is_empty() {
@@ -245,7 +245,7 @@ mod tests {
             ..Default::default()
         };
         let wanted = "\
-backend           10.0.0.1:80 (b)
+backend           web/app/one (10.0.0.1:80)
 operating_status  DEGRADED
 reason            the proxy nodes disagree
 
@@ -254,7 +254,10 @@ n1    10.0.0.250, fd00::fa  DOWN          1970-01-01T00:00:01.500Z  connection r
 n2    -                     UP            -
 n2    -                     INCONCLUSIVE  -                         cannot make a socket
 ";
-        assert_eq!(without_style(&health("10.0.0.1:80", &ResourceState::default(), &health_of)), wanted);
+        assert_eq!(
+            without_style(&health("web/app/one (10.0.0.1:80)", &ResourceState::default(), &health_of)),
+            wanted
+        );
         health_of.verdicts.clear();
         assert!(!health("x", &ResourceState::default(), &health_of).contains("no node"));
         health_of.inconclusive.clear();

@@ -68,7 +68,7 @@ async fn the_health_of_a_backend_is_shown_by_id_and_by_name() {
         mock.run(&args.split(' ').collect::<Vec<_>>()).await.ok();
     }
     let shown = mock.run(&["health", "show", "web/app/10.0.1.11:8080"]).await.ok();
-    assert!(shown.starts_with("backend           10.0.1.11:8080 ("), "{shown}");
+    assert!(shown.starts_with("backend           web/app/10.0.1.11:8080\n"), "{shown}");
     assert!(shown.ends_with("\n\nno node has a verdict on it\n"), "{shown}");
     let reason = "connection refused".to_owned();
     let verdict = NodeVerdict { node_id: "n1".to_owned(), reason, ..NodeVerdict::default() };

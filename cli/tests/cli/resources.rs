@@ -46,7 +46,7 @@ async fn every_resource_is_created_shown_listed_changed_and_deleted() {
     }
     for (resource, _, _) in cases.into_iter().rev() {
         let said = mock.run(&[resource, "rm", "x", "--wait"]).await.ok();
-        assert!(said.contains(" x (") && said.ends_with(") deleted\n"), "{said}");
+        assert!(said.ends_with("x deleted\n"), "{said}");
         assert_eq!(mock.run(&[resource, "list"]).await.ok(), "nothing found\n");
     }
 }
@@ -162,7 +162,10 @@ async fn names_that_several_have_are_refused_with_the_candidates() {
     let lines = mock.run(&["listener", "update", "http", "--default-pool", "nope"]).await.failed(1);
     assert!(lines[0].starts_with("error: --default-pool: no pool has the name \"nope\""), "{lines:?}");
     let lines = mock.run(&["backend", "get", "web/nope/10.0.1.11:8080"]).await.failed(1);
-    assert!(lines[0].starts_with("error: no pool has the name \"web/nope\""), "{lines:?}");
+    assert!(
+        lines[0].starts_with("error: backend \"web/nope/10.0.1.11:8080\": no pool has the name \"web/nope\""),
+        "{lines:?}"
+    );
     let lines = mock.run(&["lb", "delete", "other", "misspelt", "--cascade"]).await.failed(1);
     assert!(lines[0].starts_with("error: no load balancer has the name \"misspelt\""), "{lines:?}");
     mock.run(&["lb", "get", "other"]).await.ok();
@@ -286,6 +289,7 @@ async fn what_is_typed_wrong_is_said_in_plain_words() {
         let text = mock.run(&typed.split(' ').collect::<Vec<_>>()).await.failed(2).join("\n");
         assert!(text.contains("unexpected argument"), "{text}");
         assert_eq!(text.contains("similar argument"), tip.is_some(), "{text}");
+        assert!(!text.contains("timeout"), "{text}");
         assert!(tip.is_none_or(|tip| text.contains(tip)), "{text}");
     }
 }

@@ -209,7 +209,7 @@ async fn wait_ends_when_all_is_in_force() {
         mock.world.settle();
     };
     let (waited, ()) = tokio::join!(waiting, settled);
-    assert!(waited.ok().ends_with(") deleted\n"));
+    assert!(waited.ok().ends_with("load balancer web deleted\n"));
 }
 
 #[tokio::test]
@@ -235,7 +235,7 @@ async fn wait_says_why_and_runs_out_of_time_with_3() {
 async fn watch_shows_a_line_for_each_event() {
     let mock = web().await;
     for (format, synced, updated) in [
-        ("table", "SYNCED", "UPDATED   load balancer web ("),
+        ("table", "SYNCED", "UPDATED   load balancer web  "),
         ("json", r#"{"type":"TYPE_SYNCED"}"#, r#"{"type":"TYPE_UPDATED","load_balancer":{"#),
     ] {
         let mut child = mock.command(&["watch", "web", "-o", format]).stdout(Stdio::piped()).spawn().unwrap();

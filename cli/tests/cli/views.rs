@@ -119,10 +119,11 @@ async fn what_has_no_name_is_called_by_what_tells_it_apart() {
         assert!(drawn.contains(line), "{drawn}");
     }
     assert_eq!(names_of(&mock, "hc").await, ["web/app"]);
-    for (args, called) in
-        [("listener delete web/80", "listener tcp:80 ("), ("hc delete web/app", "health check tcp (")]
-    {
-        assert!(run(&mock, args).await.ok().starts_with(called), "{args}");
+    for (args, called) in [
+        ("listener delete web/80", "listener web/tcp:80 is being deleted\n"),
+        ("hc delete web/app", "health check web/app is being deleted\n"),
+    ] {
+        assert_eq!(run(&mock, args).await.ok(), called, "{args}");
     }
     run(&mock, "pool create --lb dns --name app --protocol udp").await.ok();
     let lines = run(&mock, "pool get app").await.failed(1);
@@ -159,7 +160,7 @@ async fn a_format_is_honoured_or_refused() {
         ("tree web -o wide", "table, name, json"),
         ("node ls -o wide", "table, name, json"),
         ("health show web/app/10.0.1.11:8080 -o name", "table, json"),
-        ("watch -o wide", "table, json"),
+        ("watch -o name", "table, wide, json"),
     ] {
         let lines = run(&mock, args).await.failed(2);
         assert!(lines[0].contains(&format!("is not possible here; give {takes}")), "{lines:?}");

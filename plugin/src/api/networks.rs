@@ -33,7 +33,7 @@ pub trait NetworkCatalog: Send + Sync + 'static {
     /// True if there is a logical switch with this UUID.
     fn exists(&self, network: Uuid) -> bool;
 
-    /// Name of a network; `None`: it has none, or is not there.
+    /// Name of a network, which others may share; `None`: it has none, or is not there.
     fn name(&self, network: Uuid) -> Option<String>;
 
     /// Logical switches with this name, which is not unique.
@@ -63,9 +63,10 @@ impl UseCases {
         &*self.on().networks
     }
 
-    /// Name of a network now; empty where it has none, or is not there.
+    /// Name of a network now; empty where it has none of its own, or is not there.
     pub fn network_name(&self, network: Uuid) -> String {
-        self.networks().name(network).unwrap_or_default()
+        let name = self.networks().name(network);
+        name.filter(|name| self.networks().named(name) == [network]).unwrap_or_default()
     }
 
     /// Network and VIPs of a new load balancer, with the reservation of those that were chosen.

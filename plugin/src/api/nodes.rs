@@ -70,6 +70,8 @@ pub struct NodeState {
     pub connections_draining: Draining,
     /// Reason why these have not moved yet.
     pub waiting_for: String,
+    /// Network that the reason is about.
+    pub waiting_network: Option<Uuid>,
     /// Capabilities of its data plane, by their words.
     pub capabilities: Vec<String>,
 }
@@ -122,7 +124,7 @@ impl UseCases {
     /// The principal may not see them.
     pub fn nodes(&self, principal: &Principal) -> Result<Vec<NodeState>, ApiError> {
         may_operate(principal, Verb::List)?;
-        Ok(self.on().nodes.list())
+        Ok(self.on().nodes.list().into_iter().map(|node| self.named(node)).collect())
     }
 
     /// One proxy node.
@@ -131,7 +133,17 @@ impl UseCases {
     /// As [`NodeDirectory::get`].
     pub async fn node(&self, principal: &Principal, id: &str) -> Result<NodeState, ApiError> {
         may_operate(principal, Verb::Get)?;
-        self.on().nodes.get(id).await
+        Ok(self.named(self.on().nodes.get(id).await?))
+    }
+
+    /// The node with the network that it waits for in the reason, by name where it has one.
+    fn named(&self, mut node: NodeState) -> NodeState {
+        if let Some(network) = node.waiting_network {
+            let name = Some(self.network_name(network)).filter(|name| !name.is_empty());
+            let name = name.unwrap_or_else(|| network.to_string());
+            node.waiting_for = format!("network {name}: {}", node.waiting_for);
+        }
+        node
     }
 
     /// Stores the duty that an operator orders for a node.
@@ -146,7 +158,7 @@ impl UseCases {
     ) -> Result<NodeState, ApiError> {
         let write = async {
             may_operate(principal, Verb::Update)?;
-            self.on().nodes.set_duty(id, change).await
+            Ok(self.named(self.on().nodes.set_duty(id, change).await?))
         };
         let of = |node: &NodeState| node.id.clone();
         self.audited(principal, change.as_str(), Object::Node, id, write, of).await

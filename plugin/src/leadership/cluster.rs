@@ -340,6 +340,7 @@ fn add_status(state: &mut NodeState, status: NodeStatus) {
     state.connections_draining =
         Draining { connections: status.draining, deadline_ms: status.drain_deadline_ms };
     state.waiting_for = status.waiting_for;
+    state.waiting_network = status.waiting_network;
 }
 
 /// Error for an operation that a node does not allow.

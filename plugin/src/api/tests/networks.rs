@@ -41,6 +41,8 @@ async fn a_load_balancer_shows_the_name_that_its_network_has_now() {
     let shown = || world.cases.get::<LoadBalancer>(&tenant(), made.record.id).unwrap().detail.network_name;
     world.networks.lock().unwrap().networks.get_mut(&NETWORK).unwrap().0 = "renamed";
     assert_eq!(shown(), "renamed");
+    world.networks.lock().unwrap().networks.insert(Uuid::from_u128(7), ("renamed", Vec::new()));
+    assert_eq!(shown(), "", "a request by this name would be refused");
     world.networks.lock().unwrap().networks.clear();
     assert_eq!(shown(), "");
 }

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::api::Draining;
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{NodeRecord, VERSION, decode};
+use crate::fleet::placement::moves::NetworkWait;
 use crate::fleet::state::{FleetState, Now};
 use crate::resources::checksum;
 use crate::status::Liveness;
@@ -46,6 +48,9 @@ pub struct NodeStatus {
     /// Reason why one of its networks cannot leave it yet; empty if none has to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub waiting_for: String,
+    /// Network that the reason is about. Without one, the reason itself may name it, as earlier releases did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_network: Option<Uuid>,
 }
 
 /// A node for display.
@@ -82,7 +87,7 @@ impl NodeView {
 
 impl NodeStatus {
     /// State of a node, what its networks wait for, and what drains from it.
-    fn of(node: &Node, waiting_for: &str, draining: Draining, now: Now) -> Self {
+    fn of(node: &Node, wait: Option<&NetworkWait>, draining: Draining, now: Now) -> Self {
         let liveness = node.contact.liveness(now.at);
         let draining = if liveness == Liveness::Dead { Draining::default() } else { draining };
         let elapsed = now.at.saturating_duration_since(node.since).as_millis();
@@ -95,7 +100,8 @@ impl NodeStatus {
             connections: if liveness == Liveness::Dead { 0 } else { node.connections() },
             draining: draining.connections,
             drain_deadline_ms: draining.deadline_ms,
-            waiting_for: shortened(waiting_for),
+            waiting_for: wait.map(|wait| shortened(&wait.why)).unwrap_or_default(),
+            waiting_network: wait.map(|wait| wait.network),
         }
     }
 
@@ -103,8 +109,10 @@ impl NodeStatus {
     /// a write only `with_counters`.
     fn is_news(&self, before: Option<&Self>, with_counters: bool) -> bool {
         let Some(before) = before else { return true };
-        let is_counted = (before.listeners, before.connections, before.draining, &before.waiting_for)
-            == (self.listeners, self.connections, self.draining, &self.waiting_for);
+        let counted = |it: &Self| {
+            (it.listeners, it.connections, it.draining, it.waiting_for.clone(), it.waiting_network)
+        };
+        let is_counted = counted(before) == counted(self);
         before.liveness != self.liveness
             || before.reason != self.reason
             || before.since_ms.abs_diff(self.since_ms) > SAME_TIME_MS
@@ -146,16 +154,15 @@ impl FleetState {
     /// State of all nodes, as their streams tell.
     pub(in crate::fleet) fn statuses(&self, now: Now) -> BTreeMap<&str, NodeStatus> {
         let waits = self.waits(now);
-        let wait = |id: &str| waits.get(id).map(String::as_str).unwrap_or_default();
         let draining = self.draining(now);
         let draining = |id: &str| draining.get(id).copied().unwrap_or_default();
-        self.nodes().map(|(id, node)| (id, NodeStatus::of(node, wait(id), draining(id), now))).collect()
+        self.nodes().map(|(id, node)| (id, NodeStatus::of(node, waits.get(id), draining(id), now))).collect()
     }
 
     /// State of a node, as its stream tells.
     pub(in crate::fleet) fn status(&self, id: &str, now: Now) -> Option<NodeStatus> {
-        let wait = self.wait_of(id, now).unwrap_or_default();
-        Some(NodeStatus::of(self.node(id)?, &wait, self.draining_of(id, now), now))
+        let wait = self.wait_of(id, now);
+        Some(NodeStatus::of(self.node(id)?, wait.as_ref(), self.draining_of(id, now), now))
     }
 
     /// Differences between the published state and the current one.
@@ -235,6 +242,7 @@ mod tests {
             draining: 0,
             drain_deadline_ms: None,
             waiting_for: String::new(),
+            waiting_network: None,
         }
     }
 

@@ -37,6 +37,14 @@ pub(in crate::fleet) enum Fate {
     Goes,
 }
 
+/// Network that cannot leave a node yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::fleet) struct NetworkWait {
+    pub(in crate::fleet) network: Uuid,
+    /// Reason, for people.
+    pub(in crate::fleet) why: String,
+}
+
 impl FleetState {
     /// Nodes that should serve a network, in order of preference. Nodes that are dead for long or drained are
     /// left out; a cordoned one keeps what it has. A node without contact since the plugin started may have
@@ -246,13 +254,13 @@ impl FleetState {
 
     /// Reason why a network cannot leave a node yet: any network if the node is drained, else one that has
     /// moved.
-    pub(in crate::fleet) fn wait_of(&self, node: &str, now: Now) -> Option<String> {
+    pub(in crate::fleet) fn wait_of(&self, node: &str, now: Now) -> Option<NetworkWait> {
         self.allocations.networks_of(node).fold(None, |why, network| self.wait(why, network, node, now))
     }
 
     /// The same of all nodes, by node.
-    pub(in crate::fleet) fn waits(&self, now: Now) -> HashMap<&str, String> {
-        let mut waits: HashMap<&str, String> = HashMap::new();
+    pub(in crate::fleet) fn waits(&self, now: Now) -> HashMap<&str, NetworkWait> {
+        let mut waits: HashMap<&str, NetworkWait> = HashMap::new();
         for network in self.allocations.networks() {
             for (node, _) in self.allocations.ports(network) {
                 let before = waits.remove(node);
@@ -299,7 +307,7 @@ impl FleetState {
 
     /// Reason why a network cannot leave a node, where it counts for more than the one of another network.
     /// Moves that have not begun may need action by an operator.
-    fn wait(&self, other: Option<String>, network: Uuid, node: &str, now: Now) -> Option<String> {
+    fn wait(&self, other: Option<NetworkWait>, network: Uuid, node: &str, now: Now) -> Option<NetworkWait> {
         let is_drained = self.nodes.get(node).is_some_and(|node| node.duty() == Duty::Draining);
         let port = self.allocations.port(network, node);
         let Some(port) = port.filter(|port| is_drained || port.draining_since.is_some()) else {
@@ -309,7 +317,7 @@ impl FleetState {
             return other;
         }
         match self.fate(network, node, port, &self.wanted(network, now.at), now) {
-            Fate::Waits(why) => Some(format!("network {network}: {why}")),
+            Fate::Waits(why) => Some(NetworkWait { network, why }),
             _ => other,
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{C, Operating, Statuses, Why, alive, not_in_force};
+use uuid::Uuid;
+
+use super::{C, Operating, Statuses, Why, not_in_force};
 use crate::resources::{Backend, HealthCheck, Pool, Record};
 use crate::status::{Health, PlacedNode};
 

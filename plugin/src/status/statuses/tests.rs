@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::{
-    ApplyFailure, Carried, FleetView, InconclusiveCheck, Liveness, NetworkCaveats, PlacedNode, Proxied,
+    ApplyFailure, Carried, FleetView, Health, InconclusiveCheck, Liveness, NetworkCaveats, PlacedNode,
+    Proxied,
 };
 use super::*;
-use crate::datapath::Carrier;
+use crate::datapath::{Carrier, Decision};
 use crate::resources::examples::{BACKENDS, CHECK, LISTENER, LOAD_BALANCER, POOL, change, pool, put, tree};
 use crate::resources::{Common, InTree as _, Kind, WeightedPool, of_kind};
 

@@ -83,7 +83,7 @@ async fn all_five_resources_live_from_create_to_delete() {
         "lb delete web".to_owned(),
     ] {
         let said = site.run(&format!("{delete} --wait")).await.ok();
-        assert!(said.lines().all(|line| line.ends_with(") deleted")), "{said}");
+        assert!(said.lines().all(|line| line.ends_with(" deleted")), "{said}");
     }
     for (resource, ..) in RESOURCES {
         assert_eq!(site.run(&format!("{resource} list")).await.ok(), "nothing found\n");
