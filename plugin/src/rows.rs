@@ -4,7 +4,7 @@
 use fiberlb_northbound::plan::Installation;
 use uuid::Uuid;
 
-/// UUID of the logical switch port that keeps a load balancer's addresses.
+/// UUID of the logical switch port that keeps a load balancer's addresses, if it alone does.
 pub(crate) fn reservation_row(installation: Installation, load_balancer: Uuid) -> Uuid {
     installation.row("vip", &load_balancer.to_string())
 }

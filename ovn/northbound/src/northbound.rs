@@ -74,6 +74,15 @@ pub enum Change {
         /// Element of the port's `networks`.
         network: String,
     },
+    /// An address was added to a switch port of this owner, or removed from it; no other column of the port changed.
+    Address {
+        /// Owner of the port, in its text form.
+        owner: String,
+        /// UUID of the port.
+        port: Uuid,
+        /// Element of the port's `addresses`.
+        address: String,
+    },
     /// A router, one of its ports, or its set of ports changed.
     Router {
         /// UUID of the router.

@@ -380,7 +380,8 @@ impl Northbound {
         changes: &mut HashSet<Change>,
     ) -> Result<(), ColumnError> {
         let old = self.indexed_port(uuid);
-        if !self.logical_switch_port.apply(uuid, change)?.is_change() {
+        let applied = self.logical_switch_port.apply(uuid, change)?;
+        if !applied.is_change() {
             return Ok(());
         }
         let new = self.indexed_port(uuid);
@@ -393,7 +394,20 @@ impl Northbound {
         if let Some(link) = &new.link {
             self.links.insert(link.clone(), uuid);
         }
-        self.owner((TableKind::LogicalSwitchPort, uuid), old.owner, new.owner, changes);
+        match old.owner.as_ref().filter(|_| only_of(change, &["addresses"])) {
+            Some(owner) => {
+                let of_row = &self.logical_switch_port;
+                let column = ("addresses", (|row| &row.addresses) as fn(&LogicalSwitchPort) -> &Set<String>);
+                let addresses = SetDifference::of(of_row, uuid, change, &applied, column);
+                let address = |address: &String| Change::Address {
+                    owner: owner.clone(),
+                    port: uuid,
+                    address: address.clone(),
+                };
+                changes.extend(addresses.all().map(address));
+            }
+            None => self.owner((TableKind::LogicalSwitchPort, uuid), old.owner, new.owner, changes),
+        }
         let links = || [&old.link, &new.link].into_iter().flatten();
         let is_link = links().next().is_some() || old.is_localnet || new.is_localnet;
         changes.extend(switch.map(|switch| match is_link {

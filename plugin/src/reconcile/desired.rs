@@ -11,7 +11,7 @@ use fiberlb_northbound::{LoadBalancer, Northbound, TableKind};
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::network::answered;
+use super::network::{answered, reservation};
 use super::standing::{awaits_holder, carrier_in_row, covers};
 use crate::datapath::{Carrier, Decision, decide, is_direct};
 use crate::resources::{
@@ -78,8 +78,8 @@ struct ListenerNow<'a> {
     awaits: bool,
 }
 
-/// Ports that keep the VIPs out of OVN's IPAM, and the row by which the responder answers for them. DIRECT VIPs are nodes', which bind
-/// their ports and answer; `awaits`: OVN answers for these until nodes do.
+/// The row by which the responder answers for the VIPs, or the port that keeps them out of OVN's IPAM; where answers are rows, ports of
+/// the network do. DIRECT VIPs are nodes', which bind their ports and answer; `awaits`: OVN answers for these until nodes do.
 fn hold_addresses(
     rows: &mut Desired,
     tree: &Tree,
@@ -90,10 +90,9 @@ fn hold_addresses(
 ) {
     let (owner, spec) = (installation.load_balancer(tree.id()), &tree.load_balancer.spec);
     if awaits || !is_direct(tree) {
-        let row = reservation_row(installation, tree.id());
-        plan::reservation(rows, owner, row, spec.network, &spec.vips, form);
-        if form == AnswerForm::Rows {
-            answered(tree, installation).add_row(rows, owner, &spec.common.name);
+        match form {
+            AnswerForm::Rows => answered(tree, installation).add_row(rows, owner, &spec.common.name),
+            AnswerForm::Networks => reservation(tree, installation).add_port(rows, owner),
         }
     }
     if !is_direct(tree) {
@@ -230,7 +229,8 @@ pub(super) fn obstacle(
     let own = reservation_row(installation, tree.id());
     let virtual_row = |vip: &IpAddr| plan::virtual_port_row(installation, tree.id(), *vip);
     let rows = spec.vips.iter().map(virtual_row).chain([own]);
-    if rows.into_iter().any(|row| nb.logical_switch_port.get(&row).is_some()) {
+    let has_port = |row: Uuid| nb.logical_switch_port.get(&row).is_some();
+    if rows.into_iter().any(has_port) || reservation(tree, installation).is_kept(nb) {
         return None;
     }
     // It was stored while the network was not known, or the network's subnet is another one now.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::desired::desired_state;
 use super::examples::{INSTALLATION, database};
-use super::network::answered;
+use super::network::{answered, reservation};
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
 use crate::resources::{Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Persistence, Pool, Tree};
 use crate::status::{FleetView, Liveness, Observation, PlacedNode, Proxied};
@@ -122,16 +122,22 @@ fn networks() -> Vec<Desired> {
         for topology in [routed(), alone()] {
             for node_ports in [Vec::new(), vec![port("10.0.0.250")], vec![port("10.0.0.249")]] {
                 let vips: BTreeSet<IpAddr> = addresses(vips).into_iter().collect();
+                let row = reservation(&tree(), INSTALLATION).row;
                 let by_networks = Network {
                     installation: INSTALLATION,
                     switch: NETWORK,
                     form: AnswerForm::Networks,
                     addresses: vips.clone(),
-                    vips,
+                    vips: vips.clone(),
+                    reserved: BTreeMap::new(),
                     node_ports,
                 };
-                let by_rows =
-                    Network { form: AnswerForm::Rows, addresses: BTreeSet::new(), ..by_networks.clone() };
+                let by_rows = Network {
+                    form: AnswerForm::Rows,
+                    addresses: BTreeSet::new(),
+                    reserved: BTreeMap::from([(row, vips)]),
+                    ..by_networks.clone()
+                };
                 all.extend([by_networks, by_rows].map(|network| plan::network(&network, &topology)));
             }
         }
@@ -232,6 +238,8 @@ fn writes_are_as_on_the_page() {
         for way in [StepOperation::Insert, StepOperation::Delete] {
             let steps = answered(&tree, INSTALLATION).steps(way, &recorder.replica());
             recorder.record(&plan::operations(steps));
+            let steps = reservation(&tree, INSTALLATION).steps(way, &recorder.replica());
+            recorder.record(&plan::operations(steps.unwrap_or_default()));
         }
     }
     for term in [5, 6] {

@@ -1,11 +1,11 @@
 //! Effect of a load balancer on the shared rows of its network. Pure.
 
 use fiberlb_northbound::Northbound;
-use fiberlb_northbound::plan::{AnswerForm, Answered, Installation, Network};
+use fiberlb_northbound::plan::{AnswerForm, Answered, Installation, Network, Reservation};
 
 use crate::datapath::is_direct;
 use crate::resources::Tree;
-use crate::rows::answer_row;
+use crate::rows::{answer_row, reservation_row};
 
 /// True if a load balancer may be the first or the last on its network; the last is one that is deleted, or whose
 /// VIPs move to nodes. Any other changes nothing that the network's load balancers share but the responder's
@@ -34,6 +34,17 @@ pub(super) fn answered(tree: &Tree, installation: Installation) -> Answered<'_> 
         installation,
         switch: spec.network,
         row: answer_row(installation, tree.id()),
+        vips: &spec.vips,
+    }
+}
+
+/// The load balancer of a tree, as ports reserve its VIPs.
+pub(super) fn reservation(tree: &Tree, installation: Installation) -> Reservation<'_> {
+    let spec = &tree.load_balancer.spec;
+    Reservation {
+        installation,
+        switch: spec.network,
+        row: reservation_row(installation, tree.id()),
         vips: &spec.vips,
     }
 }

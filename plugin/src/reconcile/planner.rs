@@ -1,21 +1,21 @@
 //! Diff between desired and observed rows of the northbound database. Reads the model, the fleet and the
 //! replica, and changes nothing.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{
-    self, AnswerForm, Capabilities, Desired, Installation, Network, NetworkTraits, Owner, OwnerKind, Step,
-    StepOperation, Topology,
+    self, AnswerForm, Capabilities, Desired, Installation, Member, Network, NetworkTraits, Owner, OwnerKind,
+    Step, StepOperation, Topology,
 };
 use ovsdb::client::Client;
 use uuid::Uuid;
 
 use super::chains::{chained_backends, leads_to, networks_in_reach};
 use super::desired::{NetworkObstacle, desired_state, obstacle};
-use super::network::{answered, founds_or_ends_network, is_answered_for};
+use super::network::{answered, founds_or_ends_network, is_answered_for, reservation};
 use super::queue::WorkKey;
 use super::standing::{awaits_holder, may_await_holder};
 use crate::catalog::Model;
@@ -146,29 +146,34 @@ impl Planner {
             batch.steps.extend(plan::diff(self.installation.load_balancer(id), &desired.rows, &nb));
             let steps = batch.steps.len() - before;
             if let Some(tree) = &tree {
-                self.answer(tree, form, &nb, &capabilities, &mut batch);
+                let is_answered = self.is_answered(tree, &nb, &capabilities);
+                self.answer(tree, is_answered, form, &nb, &mut batch);
+                if !self.reserve(tree, is_answered, form, &nb, &mut batch.steps) {
+                    networks.insert(tree.load_balancer.spec.network);
+                }
             }
             batch.runs.push(Run { id, tree, rows: desired.rows, carried: desired.carried, steps });
         }
+        let mut wanted: HashSet<Member> = HashSet::new();
         for switch in &networks {
-            batch.steps.extend(self.shared(*switch, &nb, &capabilities));
+            let desired = self.shared(*switch, &nb, &capabilities);
+            batch.steps.extend(plan::diff(self.installation.network(*switch), &desired, &nb));
+            wanted.extend(desired.members);
         }
+        // A port that goes from its load balancer to the network, or back, is nothing that its owner of before may remove.
+        wanted.extend(batch.runs.iter().flat_map(|run| &run.rows.members));
+        batch.steps.retain(
+            |step| !matches!(step, Step::Refer(StepOperation::Delete, member) if wanted.contains(member)),
+        );
         batch.networks = networks;
         batch
     }
 
     /// Diff of the addresses by which the network's responder answers for a load balancer. Where it answers by rows, addresses stay
     /// until the row is in force.
-    fn answer(
-        &self,
-        tree: &Tree,
-        form: AnswerForm,
-        nb: &Northbound,
-        capabilities: &Capabilities,
-        batch: &mut Batch,
-    ) {
+    fn answer(&self, tree: &Tree, is_answered: bool, form: AnswerForm, nb: &Northbound, batch: &mut Batch) {
         let answered = answered(tree, self.installation);
-        let way = match (self.is_answered(tree, nb, capabilities), form) {
+        let way = match (is_answered, form) {
             (false, _) => StepOperation::Delete,
             (true, AnswerForm::Networks) => StepOperation::Insert,
             (true, AnswerForm::Rows) => {
@@ -177,6 +182,27 @@ impl Planner {
             }
         };
         batch.steps.extend(answered.steps(way, nb));
+    }
+
+    /// Adds the diff of the network's silent ports for a load balancer; false where the network has to be planned for it.
+    fn reserve(
+        &self,
+        tree: &Tree,
+        is_answered: bool,
+        form: AnswerForm,
+        nb: &Northbound,
+        steps: &mut Vec<Step>,
+    ) -> bool {
+        let reservation = reservation(tree, self.installation);
+        let way = match (is_answered, form) {
+            (_, AnswerForm::Networks) => return !reservation.is_kept(nb),
+            (true, AnswerForm::Rows) => StepOperation::Insert,
+            (false, AnswerForm::Rows) => StepOperation::Delete,
+        };
+        let own = reservation.steps(way, nb);
+        let is_all = own.is_some();
+        steps.extend(own.into_iter().flatten());
+        is_all
     }
 
     /// True if the network's responder answers for the VIPs of a tree, if only until nodes do.
@@ -191,13 +217,13 @@ impl Planner {
         is_answered_for(tree) || awaits()
     }
 
-    /// Diff of the rows that the load balancers on one switch share.
-    fn shared(&self, switch: Uuid, nb: &Northbound, capabilities: &Capabilities) -> Vec<Step> {
+    /// Rows that the load balancers on one switch share.
+    fn shared(&self, switch: Uuid, nb: &Northbound, capabilities: &Capabilities) -> Desired {
         let topology = Topology::of(switch, nb).unwrap_or_default();
         let exists = nb.logical_switch.get(&switch).is_some();
         let form = capabilities.answer_form();
         let (mut vips, mut addresses) = (BTreeSet::<IpAddr>::new(), BTreeSet::<IpAddr>::new());
-        let mut subnets = HashMap::new();
+        let (mut reserved, mut subnets) = (BTreeMap::<Uuid, BTreeSet<IpAddr>>::new(), HashMap::new());
         for (vip, id) in self.model.vips_on(switch) {
             let tree = self.model.tree(id).filter(|tree| {
                 self.is_answered(tree, nb, capabilities)
@@ -208,6 +234,9 @@ impl Planner {
             if self.is_address(&tree, vip, form, nb) {
                 addresses.insert(vip);
             }
+            if form == AnswerForm::Rows {
+                reserved.entry(reservation(&tree, self.installation).row).or_default().insert(vip);
+            }
         }
         let network = Network {
             installation: self.installation,
@@ -215,9 +244,10 @@ impl Planner {
             form,
             vips,
             addresses,
+            reserved,
             node_ports: if exists { self.fleet.node_ports(switch) } else { Vec::new() },
         };
-        plan::diff(self.installation.network(switch), &plan::network(&network, &topology), nb)
+        plan::network(&network, &topology)
     }
 
     /// True if a VIP that the responder answers for is to be an address of it. Where it answers by rows, that is one that is so until

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fiberlb_daemon::backoff::Backoff;
 use fiberlb_northbound::Change;
-use fiberlb_northbound::plan::{self, Capabilities, NetworkTraits, Owner, OwnerKind};
+use fiberlb_northbound::plan::{self, AnswerForm, Capabilities, NetworkTraits, Owner, OwnerKind};
 use ovsdb::client::Event;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::apply::{TransactionOutcome, apply};
 use super::fence::{Fence, FencedOff};
-use super::network::is_answered_for;
+use super::network::{is_answered_for, reservation};
 use super::planner::{Batch, Planner, Run};
 use super::purge::Purge;
 use super::queue::{Queue, WorkKey};
@@ -270,6 +270,12 @@ impl Reconciler {
                     self.enqueue_network(switch);
                 }
             }
+            Change::Address { owner, port, address } => {
+                let network = self.ours(owner).filter(|(kind, _)| *kind == OwnerKind::Network);
+                if !network.is_some_and(|(_, switch)| self.is_address_expected(switch, *port, address)) {
+                    self.changed(&Change::Owned { owner: owner.clone() }, in_step);
+                }
+            }
             Change::Switch { uuid } => {
                 self.planner.fleet.network_changed(*uuid);
                 self.enqueue_network(*uuid);
@@ -307,6 +313,21 @@ impl Reconciler {
         let holder = holder.filter(|tree| self.planner.is_answered(tree, &nb, &capabilities));
         holder.is_some_and(|tree| self.planner.is_address(&tree, vip, form, &nb))
             == plan::is_address(self.planner.installation, switch, vip, &nb)
+    }
+
+    /// Checks an element of the addresses of a network's port that was added or removed against the desired one.
+    fn is_address_expected(&self, switch: Uuid, port: Uuid, address: &str) -> bool {
+        let Some(vip) = plan::vips_of(address).first().copied() else { return false };
+        let capabilities = self.planner.capabilities();
+        let by_rows = capabilities.answer_form() == AnswerForm::Rows;
+        let holder = self.planner.model.vip_holder(switch, vip).filter(|_| by_rows);
+        let nb = self.planner.northbound.read();
+        let holder = holder.filter(|tree| self.planner.is_answered(tree, &nb, &capabilities));
+        let installation = self.planner.installation;
+        let is_wanted = holder.is_some_and(|tree| reservation(&tree, installation).is_kept_as(address, &nb));
+        // Where several load balancers leave at once, a port shows that it is empty.
+        let row = nb.logical_switch_port.get(&port).filter(|row| !row.addresses.is_empty());
+        row.is_some_and(|row| row.addresses.contains(address) == is_wanted)
     }
 
     /// Enqueues the shared rows of a network, and the load balancers that it blocks.

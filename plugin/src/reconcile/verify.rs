@@ -151,6 +151,9 @@ fn difference(subject: Subject, step: Step, nb: &Northbound) -> Difference {
         Step::Network(way, port, network) => {
             of(kind_of(way), TableKind::LogicalRouterPort, port, format!("networks: {network}"))
         }
+        Step::Address(way, port, address) => {
+            of(kind_of(way), TableKind::LogicalSwitchPort, port, format!("addresses: {address}"))
+        }
     }
 }
 
@@ -219,6 +222,11 @@ mod tests {
                 Step::Network(StepOperation::Delete, ROW, "10.0.0.1/32".into()),
                 DifferenceKind::Unexpected,
                 "networks: 10.0.0.1/32",
+            ),
+            (
+                Step::Address(StepOperation::Insert, ROW, "0e:00:00:00:00:01 10.0.0.1".into()),
+                DifferenceKind::Missing,
+                "addresses: 0e:00:00:00:00:01 10.0.0.1",
             ),
         ];
         for (step, kind, detail) in cases {

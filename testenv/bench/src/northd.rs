@@ -105,10 +105,10 @@ async fn one_round(
         southbound.until(&[(&name, 1)], |change| change.after.is_none()).await
     });
     let end = end.await?;
-    // It has as many rows as the release asks for, and the port that reserves its VIP.
+    // It has as many rows as the release asks for.
     let created = northd.measured(first, async |southbound, number| {
         let name = api.create(bench, present + number).await?;
-        southbound.until(&[(&name, rows_of_tree()), (RESERVATION, 1)], |change| change.after.is_some()).await
+        southbound.until(&[(&name, rows_of_tree())], |change| change.after.is_some()).await
     });
     let created = created.await?;
     let backends = api.backends(0).await?;
@@ -129,7 +129,7 @@ async fn one_round(
     let weights = weights.await?;
     let deleted = northd.measured(first, async |southbound, _| {
         let name = api.delete().await?;
-        southbound.until(&[(&name, rows_of_tree()), (RESERVATION, 1)], |change| change.after.is_none()).await
+        southbound.until(&[(&name, rows_of_tree())], |change| change.after.is_none()).await
     });
     Ok(Costs([bare, end, created, flips, weights, deleted.await?]))
 }
@@ -241,9 +241,6 @@ fn cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(sum)
 }
 
-/// Stands for the ports that reserve VIPs, in place of the name of a load balancer.
-const RESERVATION: &str = "fiberlb-vip-";
-
 /// The southbound database, where results are seen.
 struct Southbound {
     client: Client<UntypedReplica>,
@@ -256,8 +253,7 @@ impl Southbound {
             columns: Some(column.iter().map(|column| (*column).to_owned()).collect()),
             ..MonitoredTable::new(name)
         };
-        let tables =
-            vec![table("Load_Balancer", &["name", "vips"]), table("Port_Binding", &["logical_port"])];
+        let tables = vec![table("Load_Balancer", &["name", "vips"])];
         let endpoint = format!("unix:{}", dir.join("sb.sock").display()).parse()?;
         let config = Config { endpoints: vec![endpoint], ..Config::new("OVN_Southbound") };
         let (client, events) = Client::start(config, UntypedReplica::of(tables));
@@ -293,8 +289,7 @@ impl Southbound {
 
 fn name_of(change: &UntypedChange) -> &str {
     let row: Option<&Arc<Columns>> = change.after.as_ref().or(change.before.as_ref());
-    let text = |column: &str| row.and_then(|row| row.get(column)?.as_str()).unwrap_or_default();
-    if text("logical_port").starts_with(RESERVATION) { RESERVATION } else { text("name") }
+    row.and_then(|row| row.get("name")?.as_str()).unwrap_or_default()
 }
 
 /// A tenant, with the load balancers that are created while northd is measured.

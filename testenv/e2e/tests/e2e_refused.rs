@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use common::{Tenant, add_network, tree, until};
 
-/// The name that the port of a load balancer will have: nobody else has it, unless on purpose.
+/// The name that the port of a load balancer will have which is alone on its network: nobody else has it, unless on purpose.
 async fn name_of_port(lab: &Lab, load_balancer: Uuid) -> String {
     let owners = lab.nbctl(&["--bare", "--columns=external_ids", "list", "Load_Balancer"]).await.unwrap();
     let installation: Uuid = owners.split('/').nth(1).unwrap().parse().unwrap();
@@ -39,6 +39,7 @@ async fn a_refused_tree_does_not_hold_up_the_others() {
     let lab = Lab::start("refused").await.unwrap();
     let network = add_network(&lab, "sw0", &[]).await;
     let elsewhere = add_network(&lab, "sw1", &[]).await;
+    let apart = add_network(&lab, "sw2", &[]).await;
     let tenant = Tenant::start(&lab).await;
     tenant.apply(tree("first", network, "10.0.0.100", &[])).await;
     let guilty = Uuid::now_v7();
@@ -56,7 +57,7 @@ async fn a_refused_tree_does_not_hold_up_the_others() {
     for _ in 0..5 {
         innocent.push(store(&tenant, next(network)).await);
     }
-    let mut wrong = next(network);
+    let mut wrong = next(apart);
     wrong.load_balancer.as_mut().unwrap().id = guilty.to_string();
     let guilty = store(&tenant, wrong).await;
     for network in [network, elsewhere, network] {

@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use super::Installation;
+use super::reservation::is_silent_port_of;
 use super::topology::{Topology, networks_of, router_ports, tenant_router};
 use crate::{DhcpOptions, Northbound, TableKind};
 
@@ -77,9 +78,13 @@ impl<'a> AddressUse<'a> {
         if !self.nb.has_address(address) {
             return None;
         }
-        let other_on = |switch| self.nb.ports_with_address(address, switch).find(|port| *port != own);
-        let reached = || self.nb.with_address(address, &self.reach().switches);
-        let port = other_on(self.switch).or_else(|| reached().into_iter().find_map(other_on))?;
+        let others_on = |switch| self.nb.ports_with_address(address, switch).filter(move |port| *port != own);
+        // VIPs of the switch itself are the store's business.
+        let owner = self.installation.network(self.switch).to_string();
+        let mut here = others_on(self.switch).filter(|port| !is_silent_port_of(&owner, *port, self.nb));
+        let reached = || self.nb.with_address(address, &self.reach().switches).into_iter();
+        let behind = || reached().filter(|switch| *switch != self.switch).flat_map(others_on).next();
+        let port = here.next().or_else(behind)?;
         let name = &self.nb.logical_switch_port.get(&port)?.name;
         Some(AddressHolder(format!("logical switch port {name:?}")))
     }

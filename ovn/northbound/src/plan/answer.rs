@@ -1,17 +1,16 @@
-//! Answers for VIPs: the row or the address by which a network's responder answers ARP and ND for the VIPs of a load balancer, and the
-//! port that keeps their addresses from others.
+//! Answers for VIPs: the row or the address by which a network's responder answers ARP and ND for the VIPs of a load balancer.
 //!
 //! There are two forms. Where northd handles load balancers incrementally, an address in a router port's `networks` makes it compute
 //! everything anew, as a port of any type does; a row of `Load_Balancer` and a port without a type do not.
 
 use std::net::IpAddr;
 
-use ovsdb::collections::{Map, Set};
+use ovsdb::collections::Map;
 use uuid::Uuid;
 
-use super::network::{Responder, mac_of};
+use super::network::Responder;
 use super::{Desired, Installation, Network, OWNER_KEY, Owner, Row, Step, StepOperation};
-use crate::{LoadBalancer, LogicalSwitchPort, Northbound, TableKind};
+use crate::{LoadBalancer, Northbound, TableKind};
 
 /// Way in which responders answer for VIPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,33 +102,6 @@ pub(super) fn host(vip: IpAddr) -> String {
 pub fn vip_of(network: &str) -> Option<IpAddr> {
     let vip = network.split('/').next()?.parse().ok()?;
     (host(vip) == network).then_some(vip)
-}
-
-/// Adds the port that keeps a load balancer's addresses from OVN's IPAM. It must not answer ARP, or it would swallow the traffic:
-/// without a type and told so by an option, or of type `virtual`, which nothing binds without parents. One of type `external` would be
-/// silent too, but breaks Neutron, which looks for its own keys on each of them.
-pub fn reservation(
-    desired: &mut Desired,
-    owner: Owner,
-    uuid: Uuid,
-    switch: Uuid,
-    vips: &[IpAddr],
-    form: AnswerForm,
-) {
-    let addresses: Vec<String> = vips.iter().map(ToString::to_string).collect();
-    let (kind, option) = match form {
-        AnswerForm::Rows => ("", ("disable_arp_nd_rsp", "true".to_owned())),
-        AnswerForm::Networks => ("virtual", ("virtual-ip", addresses.first().cloned().unwrap_or_default())),
-    };
-    let port = LogicalSwitchPort {
-        name: format!("fiberlb-vip-{uuid}"),
-        r#type: kind.to_owned(),
-        options: Map::from([(option.0.to_owned(), option.1)]),
-        addresses: Set::from([format!("{} {}", mac_of(uuid), addresses.join(" "))]),
-        external_ids: owned(owner),
-        ..LogicalSwitchPort::default()
-    };
-    desired.add(uuid, Row::LogicalSwitchPort(port), [(TableKind::LogicalSwitch, switch, "ports")]);
 }
 
 fn owned(owner: Owner) -> Map<String, String> {

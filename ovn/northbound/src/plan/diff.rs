@@ -23,6 +23,8 @@ pub enum Step {
     Refer(StepOperation, Member),
     /// Adds a network to `networks` of a router port, or removes it.
     Network(StepOperation, Uuid, String),
+    /// Adds an element to `addresses` of a switch port, or removes it.
+    Address(StepOperation, Uuid, String),
 }
 
 /// Direction of a change of a set.
@@ -176,6 +178,10 @@ pub fn operations(steps: Vec<Step>) -> Vec<Operation> {
             Step::Network(operation, port, network) => {
                 let key = (TableKind::LogicalRouterPort, port, "networks", operation);
                 sets.entry(key).or_default().insert(Element::Text(network));
+            }
+            Step::Address(operation, port, address) => {
+                let key = (TableKind::LogicalSwitchPort, port, "addresses", operation);
+                sets.entry(key).or_default().insert(Element::Text(address));
             }
         }
     }

@@ -9,7 +9,7 @@
 //! policies. The tenant's routers have the group only where they are a way out: clients behind others are balanced by the group on
 //! their own switch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -17,6 +17,7 @@ use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use super::answer::host;
+use super::reservation::add_silent_ports;
 use super::{AnswerForm, Desired, Installation, NodePort, OWNER_KEY, Owner, Row, Topology};
 use crate::{
     LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort, LogicalSwitchPort, TableKind,
@@ -45,6 +46,9 @@ pub struct Network {
     /// VIPs among them that are addresses of the responder's port: all where these are its answers, else those without an answer row
     /// yet.
     pub addresses: BTreeSet<IpAddr>,
+    /// VIPs of each load balancer that silent ports keep from OVN's IPAM, by the UUID of the port that it would have alone; none where
+    /// answers are addresses.
+    pub reserved: BTreeMap<Uuid, BTreeSet<IpAddr>>,
     /// Ports of proxy nodes on the switch.
     pub node_ports: Vec<NodePort>,
 }
@@ -77,6 +81,7 @@ pub fn network(network: &Network, topology: &Topology) -> Desired {
     }
     let responder = Responder::of(installation, switch);
     responder.add_to(&mut desired, network, owner);
+    add_silent_ports(&mut desired, owner, switch, &network.reserved);
     let switches = topology.switches.iter().map(|uuid| (TableKind::LogicalSwitch, *uuid));
     let ways_out = topology.ways_out.iter().map(|uuid| (TableKind::LogicalRouter, *uuid));
     let mut holders: Vec<_> = switches.chain(ways_out).collect();

@@ -187,6 +187,22 @@ fn networks_of_an_owned_router_port_are_told_one_by_one() {
     assert_eq!(changes, [network(1), network(2)].into());
 }
 
+#[test]
+fn addresses_of_an_owned_switch_port_are_told_one_by_one() {
+    let mut nb = Northbound::new("owner");
+    let port = row("Logical_Switch_Port", 1, &[].into(), &[1].into());
+    nb.apply(vec![inserted("Logical_Switch_Port", 1, &port)]).unwrap();
+    let changed = modified("Logical_Switch_Port", 1, &json!({"addresses": words(&[1, 2].into())}));
+    let changes: BTreeSet<Change> = nb.apply(vec![changed]).unwrap().into_iter().collect();
+    let address = |word| Change::Address {
+        owner: "owner-1".to_owned(),
+        port: Uuid::from_u128(1),
+        address: format!("0a:00:00:00:00:01 10.0.0.{word}"),
+    };
+    assert_eq!(changes, [address(1), address(2)].into());
+    assert!(!nb.has_address("10.0.0.1".parse().unwrap()) && nb.has_address("10.0.0.2".parse().unwrap()));
+}
+
 /// `lrp-del x -- lrp-add x` is one transaction; the new row's UUID, and so its place in the update, may be the lower one.
 #[test]
 fn a_router_port_replaced_under_its_name_is_found() {

@@ -1,11 +1,11 @@
 //! Plans carried out on a real northbound database: they converge, and leave what is foreign alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fiberlb_northbound::plan::{
     AnswerForm, Answered, Balancer, Capabilities, Desired, Installation, Network, Owner, Protocol, Row,
-    Selection, Step, Target, TargetPool, Topology, balancer, diff, network, operations, reservation,
+    Selection, Step, Target, TargetPool, Topology, balancer, diff, network, operations,
 };
 use fiberlb_northbound::{LoadBalancer, Northbound, TableKind};
 use ovsdb::client::Client;
@@ -107,7 +107,6 @@ fn load_balancer(vip: &str, targets: &[&str]) -> Desired {
     let mut desired = Desired::default();
     desired.add(wish.uuid, row, [group]);
     let vips: Vec<IpAddr> = wish.vips.iter().map(std::net::SocketAddr::ip).collect();
-    reservation(&mut desired, owner(), installation().row("vip", "1"), SWITCH, &vips, AnswerForm::Rows);
     let row = installation().row("answer", "1");
     let answered = Answered { installation: installation(), switch: SWITCH, row, vips: &vips };
     answered.add_row(&mut desired, owner(), "web");
@@ -131,11 +130,13 @@ impl World {
 
     fn network(&self, vips: &[&str]) -> Desired {
         let vips: BTreeSet<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        let row = installation().row("vip", "1");
         let wish = Network {
             installation: installation(),
             switch: SWITCH,
             form: AnswerForm::Rows,
             addresses: BTreeSet::new(),
+            reserved: BTreeMap::from([(row, vips.clone())]),
             vips,
             node_ports: Vec::new(),
         };
@@ -212,11 +213,13 @@ async fn a_responder_router_comes_changes_and_goes_without_a_trace() {
     // A responder that answers by addresses becomes one that answers by rows, and that again.
     let by_networks = |vips: &[&str]| {
         let vips: BTreeSet<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        let row = installation().row("vip", "1");
         let wish = Network {
             installation: installation(),
             switch: SWITCH,
             form: AnswerForm::Networks,
             addresses: vips.clone(),
+            reserved: BTreeMap::from([(row, vips.clone())]),
             vips,
             node_ports: Vec::new(),
         };
@@ -277,6 +280,7 @@ async fn two_installations_do_not_see_each_other() {
         form: AnswerForm::Rows,
         vips: BTreeSet::from(["10.0.0.201".parse().unwrap()]),
         addresses: BTreeSet::new(),
+        reserved: BTreeMap::new(),
         node_ports: Vec::new(),
     };
     let topology = Topology::of(SWITCH, &world.client.read()).unwrap();

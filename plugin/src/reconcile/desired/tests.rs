@@ -9,6 +9,7 @@ use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POO
 use crate::resources::{
     Algorithm, Datapath, Exposure, LoadBalancer, PoolProtocol, ProxyLimits, WeightedPool,
 };
+use crate::rows::answer_row;
 use crate::status::{Liveness, Proxied};
 use crate::vips::vips_bytes;
 use uuid::Uuid;
@@ -378,7 +379,7 @@ fn ovn_answers_for_a_vip_until_its_node_serves_it() {
     let ports = |desired: &DesiredState| {
         let has = |uuid: &Uuid| desired.rows.rows.contains_key(uuid);
         let virtual_port = plan::virtual_port_row(INSTALLATION, LOAD_BALANCER, vip);
-        (has(&reservation_row(INSTALLATION, LOAD_BALANCER)), has(&virtual_port))
+        (has(&answer_row(INSTALLATION, LOAD_BALANCER)), has(&virtual_port))
     };
     let held_by = |node: &str, result| {
         let mut view = one_node(result);
@@ -414,7 +415,7 @@ fn proxies_behind_ovn_serve_until_a_node_does_by_the_vip() {
         let waiting = after(&wanted, view(1, holder), &before, &nb);
         assert_eq!(backends(&waiting), rows, "those that clients meet by the MAC of whoever has the VIP");
         assert_eq!(waiting.carried.standing, [(LISTENER, Carrier::Proxy)].into());
-        assert!(waiting.rows.rows.contains_key(&reservation_row(INSTALLATION, LOAD_BALANCER)));
+        assert!(waiting.rows.rows.contains_key(&answer_row(INSTALLATION, LOAD_BALANCER)));
         assert_eq!(observed(&wanted, &waiting).carrier_in_force(LISTENER), Some(Carrier::Proxy));
     }
     let served = after(&wanted, view(2, Some("b")), &before, &nb);

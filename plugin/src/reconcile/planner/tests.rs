@@ -111,6 +111,20 @@ impl World {
         trees.flat_map(of).collect()
     }
 
+    /// VIPs that the responder has to answer for, and that nothing keeps from OVN's IPAM.
+    fn unreserved(&self) -> Vec<IpAddr> {
+        let nb = self.planner.northbound.read();
+        let trees =
+            self.planner.model.load_balancers().into_iter().filter_map(|id| self.planner.model.tree(id));
+        let answered = trees.filter(|tree| is_answered_for(tree));
+        let vips = answered.flat_map(|tree| tree.load_balancer.spec.vips.clone());
+        let is_reserved = |vip: &IpAddr| {
+            nb.ports_with_address(*vip, NETWORK).next().is_some()
+                || plan::is_address(INSTALLATION, NETWORK, *vip, &nb)
+        };
+        vips.filter(|vip| !is_reserved(vip)).collect()
+    }
+
     /// The content but for the row of the database itself.
     fn rows(&self) -> Northbound {
         let mut rows = Northbound::new(OWNER_KEY);
@@ -264,6 +278,9 @@ fn is_cheap(step: &Step, steps: &[Step], nb: &Northbound) -> bool {
         | Step::Delete(TableKind::LoadBalancer, _)
         | Step::Refer(_, Member { table: TableKind::LoadBalancerGroup, column: "load_balancer", .. }) => true,
         Step::Insert(_, Row::LogicalSwitchPort(port)) => is_plain(port),
+        Step::Address(_, port, _) | Step::Update(TableKind::LogicalSwitchPort, port, _) => {
+            nb.logical_switch_port.get(port).is_some_and(is_plain)
+        }
         Step::Refer(_, Member { table: TableKind::LogicalSwitch, column: "ports", element, .. }) => {
             let inserted = steps.iter().find_map(|step| match step {
                 Step::Insert(uuid, Row::LogicalSwitchPort(port)) if uuid == element => Some(port),
@@ -343,6 +360,7 @@ proptest! {
                 prop_assert_eq!(world.planner.plan(&key).steps, vec![], "it is not done");
                 prop_assert!(world.is_in_step());
                 prop_assert_eq!(world.unanswered(), [] as [IpAddr; 0]);
+                prop_assert_eq!(world.unreserved(), [] as [IpAddr; 0]);
             }
             Ok(())
         })?;
@@ -394,6 +412,7 @@ proptest! {
                 let batch = world.planner.plan(&[*index.get(&keys)]);
                 world.carry_out(&batch);
                 prop_assert_eq!(world.unanswered(), [] as [IpAddr; 0]);
+                prop_assert_eq!(world.unreserved(), [] as [IpAddr; 0]);
             }
             world.settle(&world.planner.everything());
             prop_assert!(world.is_in_step());

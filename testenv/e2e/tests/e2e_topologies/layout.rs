@@ -40,7 +40,9 @@ impl Cloud {
                 }
             }
         }
+        let mut owner = String::new();
         for (balancer, row) in rows(&self.lab, "Load_Balancer").await {
+            owner = row["external_ids"]["fiberlb:owner"].as_str().unwrap().to_owned();
             if row["protocol"].as_str().is_some_and(|protocol| !protocol.is_empty()) {
                 nbctl(&["set", "Load_Balancer", &balancer, "options={reject=\"true\"}"]).await;
             } else {
@@ -50,7 +52,8 @@ impl Cloud {
         for (port, row) in rows(&self.lab, "Logical_Switch_Port").await {
             let name = name_of(&row);
             if name.starts_with("fiberlb-vip-") {
-                nbctl(&["set", "Logical_Switch_Port", &port, "type=external", "options={}"]).await;
+                let owner = format!("external_ids=\"fiberlb:owner\"=\"{owner}\"");
+                nbctl(&["set", "Logical_Switch_Port", &port, "type=external", "options={}", &owner]).await;
             }
             if name.starts_with("fiberlb-responder-") && came_first == CameFirst::Router {
                 nbctl(&["lsp-del", &port]).await;

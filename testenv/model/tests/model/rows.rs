@@ -123,7 +123,7 @@ pub(crate) fn compare(
         return Err(format!("{} rows, and not {}: {stray:?}", found.len(), expected.len()));
     }
     compare_groups(&read, networks, models, &groups, features)?;
-    compare_ports(&read, models)
+    compare_ports(&read, models, features)
 }
 
 /// Rows of a network that its groups must have.
@@ -199,21 +199,29 @@ fn compare_groups(
     Ok(())
 }
 
-/// Each load balancer has a port with its VIPs.
-fn compare_ports(read: &dyn Fn(&str) -> Vec<Value>, models: &[&Model]) -> Result<(), Failure> {
-    let kept = |port: &Value| {
+/// Ports of each network have the VIPs on it; where answers are no rows, each load balancer has a port with its own.
+fn compare_ports(
+    read: &dyn Fn(&str) -> Vec<Value>,
+    models: &[&Model],
+    features: Features,
+) -> Result<(), Failure> {
+    let ports = read("Logical_Switch_Port");
+    let (mut found, mut expected) = (Vips::new(), Vips::new());
+    for port in ports.iter().filter(|port| text(&port["name"]).starts_with("fiberlb-vip-")) {
         let addresses = set(&port["addresses"]);
         let words = addresses.iter().flat_map(|entry| entry.split(' ').skip(1));
-        (owner(port), words.map(str::to_owned).collect::<BTreeSet<_>>())
-    };
-    let ports = read("Logical_Switch_Port");
-    let found: BTreeMap<_, _> =
-        ports.iter().filter(|port| text(&port["name"]).starts_with("fiberlb-vip-")).map(kept).collect();
+        found.entry(owner(port)).or_default().extend(words.map(str::to_owned));
+    }
     let roots = models.iter().flat_map(|model| model.alive(Kind::LoadBalancer));
-    let expected: BTreeMap<String, BTreeSet<String>> =
-        roots.map(|(id, it)| (id.clone(), it.vips().iter().map(IpAddr::to_string).collect())).collect();
+    for (id, root) in roots {
+        let owner = if features.answer_rows { root.text("network") } else { id };
+        expected.entry(owner.to_owned()).or_default().extend(root.vips().iter().map(IpAddr::to_string));
+    }
     if found == expected { Ok(()) } else { Err(format!("ports keep {found:?}, and not {expected:?}")) }
 }
+
+/// VIPs by the id of the owner of the port that keeps them.
+type Vips = BTreeMap<String, BTreeSet<String>>;
 
 /// True if the OVN under test lacks what a listener asks of it.
 fn lacks(model: &Model, root: &Resource, listener: &Resource, features: Features) -> bool {

@@ -83,22 +83,3 @@ fn a_row_answers_when_it_has_the_vips_and_the_responder_has_its_group() {
     }
     assert!(!answered(&vips).is_answered_by_row(&Northbound::default()));
 }
-
-#[test]
-fn a_reservation_is_silent_and_never_external() {
-    let owner = INSTALLATION.load_balancer(Uuid::from_u128(7));
-    let port = |form| {
-        let mut desired = Desired::default();
-        reservation(&mut desired, owner, ROW, SWITCH, &vips(), form);
-        let Some(Row::LogicalSwitchPort(port)) = desired.rows.remove(&ROW) else { panic!("{desired:?}") };
-        let options = port.options.into_iter().map(|(key, value)| format!("{key}={value}"));
-        (port.r#type, options.collect::<Vec<_>>(), port.addresses)
-    };
-    let addresses: Set<String> = [format!("{} 10.0.0.8 fd00::9", mac_of(ROW))].into();
-    let silent = (String::new(), vec!["disable_arp_nd_rsp=true".to_owned()], addresses.clone());
-    assert_eq!(port(AnswerForm::Rows), silent);
-    let unbound = ("virtual".to_owned(), vec!["virtual-ip=10.0.0.8".to_owned()], addresses);
-    assert_eq!(port(AnswerForm::Networks), unbound);
-    let responder = Responder::of(INSTALLATION, SWITCH).router_port;
-    assert_ne!(mac_of(ROW), mac_of(responder));
-}

@@ -11,6 +11,7 @@ fn spec(vips: &[&str]) -> Network {
         form: AnswerForm::Networks,
         addresses: vips.clone(),
         vips,
+        reserved: BTreeMap::new(),
         node_ports: Vec::new(),
     }
 }
