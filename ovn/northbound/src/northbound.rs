@@ -161,7 +161,8 @@ pub struct Northbound {
 }
 
 impl Northbound {
-    /// Empty replica. `owner_key` is the key in `external_ids` under which a row names its owner.
+    /// Empty replica. `owner_key` is the key in `external_ids` under which a row names its owner, if not under
+    /// [`SHARED_KEY`](crate::plan::SHARED_KEY).
     #[must_use]
     pub fn new(owner_key: &str) -> Self {
         Self { owner_key: owner_key.to_owned(), ..Self::default() }

@@ -11,6 +11,7 @@ use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use super::northbound::{Change, Northbound, TableKind};
+use super::plan::SHARED_KEY;
 use super::rows::{
     Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
     LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal, PortGroup,
@@ -102,7 +103,7 @@ impl Northbound {
     }
 
     fn owner_in(&self, external_ids: &Map<String, String>) -> Option<String> {
-        external_ids.get(&self.owner_key).cloned()
+        external_ids.get(&self.owner_key).or_else(|| external_ids.get(SHARED_KEY)).cloned()
     }
 
     /// Moves a row from one owner to another in the index, and reports both.

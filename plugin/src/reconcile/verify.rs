@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
-use fiberlb_northbound::plan::{Member, NetworkTraits, Step, StepOperation};
+use fiberlb_northbound::plan::{self, Member, NetworkTraits, Step, StepOperation};
 use fiberlb_northbound::{Northbound, TableKind};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -36,6 +36,10 @@ const STATELESS: &str = "there are stateless ACLs on networks with VIPs, or port
 /// Network with VIPs where clients outside OVN are served by chance.
 const PHYSICAL: &str = "there are VIPs on networks that lead to physical ones, where each chassis answers for them: only DIRECT \
     exposure serves clients there";
+
+/// Network with VIPs and others behind more than one router.
+const DISTANT: &str = "there are networks two routers away from networks with VIPs: OVN does not balance for clients there, only on \
+    networks that share a router with the VIP's own";
 
 /// Load balancers whose rows OVN takes for one another where a backend calls itself.
 const SHARED_SESSIONS: &str = "several load balancers on one network have session persistence on the same backends: these cannot \
@@ -94,15 +98,21 @@ impl Planner {
     fn caveats(&self, networks: &BTreeSet<Uuid>) -> impl Iterator<Item = &'static str> {
         let nb = self.northbound.read();
         let (mut is_on_neutron, mut is_stateless, mut is_physical) = (false, false, false);
+        let mut is_distant = false;
         for switch in networks.iter().filter(|switch| self.model.has_vips(**switch)) {
             let traits = NetworkTraits::of(*switch, &nb);
             let row = nb.logical_switch.get(switch);
             is_on_neutron |= row.is_some_and(|row| row.neutron_network().is_some());
             is_stateless |= traits.has_stateless_acls;
             is_physical |= traits.is_physical;
+            is_distant = is_distant || plan::has_distant_networks(*switch, &nb);
         }
-        let found =
-            [(is_on_neutron, NOT_RESERVED_IN_NEUTRON), (is_stateless, STATELESS), (is_physical, PHYSICAL)];
+        let found = [
+            (is_on_neutron, NOT_RESERVED_IN_NEUTRON),
+            (is_stateless, STATELESS),
+            (is_physical, PHYSICAL),
+            (is_distant, DISTANT),
+        ];
         found.into_iter().filter_map(|(is_so, caveat)| is_so.then_some(caveat))
     }
 

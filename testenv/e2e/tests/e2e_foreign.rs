@@ -28,9 +28,11 @@ const TABLES: [&str; 6] = [
 
 type Rows = BTreeMap<String, Value>;
 
-/// Key of the owner of one of our rows; a group carries it as its name.
+/// Owner of one of our rows, by our keys; a group carries it as its name.
 fn owner(row: &Value) -> Option<&str> {
-    let text = row["external_ids"].get("fiberlb:owner").unwrap_or(&row["name"]).as_str()?;
+    let ids = &row["external_ids"];
+    let owner = ids.get("fiberlb:owner").or_else(|| ids.get("fiberlb:shared"));
+    let text = owner.unwrap_or(&row["name"]).as_str()?;
     text.strip_prefix("fiberlb/")?.split('/').next()
 }
 

@@ -227,15 +227,20 @@ pub(crate) async fn serves(site: &Site, plugin: usize, id: &str) -> Result<()> {
 
 /// Rows without what only one of the releases writes, each as docs/ovn.md has it.
 fn of_both_releases(rows: &BTreeSet<String>) -> Result<BTreeSet<String>> {
-    let mut common = BTreeSet::new();
+    let (mut common, mut others) = (Vec::new(), Vec::new());
     for line in rows {
         let (table, row) = line.split_once(' ').context("a line without a table")?;
         let mut row: Map<String, Value> = serde_json::from_str(row)?;
         if is_of_both_releases(table, &mut row) {
-            common.insert(format!("{table} {}", Value::Object(row)));
+            common.push((table, row));
+        } else {
+            others.extend(row.remove("_uuid"));
         }
     }
-    Ok(common)
+    for (_, row) in common.iter_mut().filter(|(table, _)| *table == "Logical_Switch") {
+        remove_elements(row.get_mut("ports"), &others);
+    }
+    Ok(common.into_iter().map(|(table, row)| format!("{table} {}", Value::Object(row))).collect())
 }
 
 /// Removes the columns and keys that only one of the releases writes; false for such a row.
@@ -259,6 +264,13 @@ fn is_of_both_releases(table: &str, row: &mut Map<String, Value>) -> bool {
         _ => {}
     }
     true
+}
+
+/// Removes elements from a set of several in OVSDB's notation (RFC 7047, section 5.1).
+fn remove_elements(set: Option<&mut Value>, elements: &[Value]) {
+    if let Some(set) = set.and_then(|set| set.get_mut(1)).and_then(Value::as_array_mut) {
+        set.retain(|element| !elements.contains(element));
+    }
 }
 
 /// Removes keys from a map in OVSDB's notation (RFC 7047, section 5.1).

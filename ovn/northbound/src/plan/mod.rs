@@ -24,9 +24,11 @@ pub use balancer::{Balancer, BalancerError, Protocol, Selection, Target, TargetP
 pub use capabilities::Capabilities;
 pub use desired::{Desired, Member, Row};
 pub use diff::{Step, StepOperation, diff, operations};
-pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind};
+pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind, SHARED_KEY};
 pub use network::{Network, network, responder_mac};
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
 pub use reservation::{Reservation, vips_of};
 pub use rotation::{MAX_ROTATION, PoolBytes, rotation};
-pub use topology::{NetworkTraits, NextHop, Routes, Topology, mtu, subnets, switches_behind};
+pub use topology::{
+    NetworkTraits, NextHop, Routes, Topology, has_distant_networks, mtu, subnets, switches_behind,
+};

@@ -13,7 +13,7 @@ use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use super::network::mac_of;
-use super::{Desired, Installation, OWNER_KEY, Owner, Row, Step, StepOperation};
+use super::{Desired, Installation, OWNER_KEY, Owner, Row, SHARED_KEY, Step, StepOperation};
 use crate::{LogicalSwitchPort, Northbound, TableKind};
 
 /// Bits of an address that do not count for the port that keeps it: one has the VIPs of 64 addresses, since a change of one of them
@@ -44,7 +44,7 @@ impl Reservation<'_> {
             r#type: "virtual".to_owned(),
             options: Map::from([("virtual-ip".to_owned(), virtual_ip)]),
             addresses: Set::from([format!("{} {}", mac_of(self.row), vips.join(" "))]),
-            ..named(self.row, owner)
+            ..named(self.row, OWNER_KEY, owner)
         };
         add(desired, self.row, port, self.switch);
     }
@@ -100,13 +100,13 @@ impl Reservation<'_> {
 /// True if an address of a switch is kept for a load balancer of this installation by a port that `port` names.
 pub(super) fn is_silent_port_of(network: &str, port: Uuid, nb: &Northbound) -> bool {
     nb.logical_switch_port.get(&port).is_some_and(|row| {
-        row.options.contains_key(SILENT) && row.external_ids.get(OWNER_KEY).is_some_and(|it| it == network)
+        row.options.contains_key(SILENT) && row.external_ids.get(SHARED_KEY).is_some_and(|it| it == network)
     })
 }
 
 /// Adds the silent ports of a network. `reserved` are the VIPs of each load balancer, by the UUID of the port that it would have
-/// alone: the port of several is that of the least of these. So a release that gives each load balancer its own finds a port of one of
-/// them at least, and keeps what the network shares until it has replaced the others.
+/// alone: the port of several is that of the least of these. So a release that gives each load balancer its own finds that of one of
+/// them at least, keeps what the network shares for its sake, and takes the port over; those of the others it makes then.
 pub(super) fn add_silent_ports(
     desired: &mut Desired,
     owner: Owner,
@@ -124,16 +124,16 @@ pub(super) fn add_silent_ports(
         let port = LogicalSwitchPort {
             options: Map::from([(SILENT.to_owned(), "true".to_owned())]),
             addresses: members.iter().map(|(_, vips)| element(*uuid, vips)).collect(),
-            ..named(*uuid, owner)
+            ..named(*uuid, SHARED_KEY, owner)
         };
         add(desired, *uuid, port, switch);
     }
 }
 
-fn named(uuid: Uuid, owner: Owner) -> LogicalSwitchPort {
+fn named(uuid: Uuid, key: &str, owner: Owner) -> LogicalSwitchPort {
     LogicalSwitchPort {
         name: format!("fiberlb-vip-{uuid}"),
-        external_ids: Map::from([(OWNER_KEY.to_owned(), owner.to_string())]),
+        external_ids: Map::from([(key.to_owned(), owner.to_string())]),
         ..LogicalSwitchPort::default()
     }
 }

@@ -190,6 +190,15 @@ fn inner_switches<'a>(
     switches.filter(move |switch| !(is_gateway && nb.is_physical(*switch)))
 }
 
+/// True if there are networks behind a second router, beyond those behind the tenant routers of `switch`: no client there is balanced.
+#[must_use]
+pub fn has_distant_networks(switch: Uuid, nb: &Northbound) -> bool {
+    let Some(Topology { own, switches, .. }) = Topology::of(switch, nb) else { return false };
+    let near = switches.iter().filter(|near| **near != switch).flat_map(|near| router_ports(*near, nb));
+    let mut routers = near.filter_map(|port| tenant_router(port, nb));
+    routers.any(|router| inner_switches(router, &own, nb).any(|other| !switches.contains(&other)))
+}
+
 /// Traits of a network that load balancing by OVN depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetworkTraits {

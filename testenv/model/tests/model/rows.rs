@@ -415,7 +415,9 @@ fn parsed(row: &Value) -> Row {
 
 /// Load balancer of a row.
 fn owner(row: &Value) -> String {
-    text(&row["external_ids"]["fiberlb:owner"]).rsplit('/').next().unwrap_or_default().to_owned()
+    let keys = ["fiberlb:owner", "fiberlb:shared"];
+    let owner = keys.iter().find_map(|key| row["external_ids"][key].as_str()).unwrap_or_default();
+    owner.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 fn text(value: &Value) -> &str {

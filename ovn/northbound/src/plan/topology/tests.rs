@@ -69,6 +69,46 @@ fn what_tenants_share_behind_their_routers_is_none_of_their_switches() {
 }
 
 #[test]
+fn what_is_behind_a_second_router_is_distant() {
+    let mut nb = cloud(LogicalRouter::default(), LogicalRouterPort::default());
+    let second = Uuid::from_u128(5);
+    let mut ports = Set::new();
+    let mut join = |nb: &mut Northbound, switch: Uuid, number: u128| {
+        let [router_port, link] = [100 + number, 200 + number].map(Uuid::from_u128);
+        let name = format!("second-{number}");
+        ports.insert(router_port);
+        put(
+            nb,
+            "Logical_Router_Port",
+            router_port,
+            LogicalRouterPort { name: name.clone(), ..Default::default() }.to_row(),
+        );
+        put(
+            nb,
+            "Logical_Router",
+            second,
+            LogicalRouter { ports: ports.clone(), ..Default::default() }.to_row(),
+        );
+        let options = Map::from([("router-port".to_owned(), name)]);
+        let row = LogicalSwitchPort { r#type: "router".to_owned(), options, ..Default::default() };
+        put(nb, "Logical_Switch_Port", link, row.to_row());
+        let mut row = nb.logical_switch.get(&switch).cloned().unwrap_or_default();
+        row.ports.insert(link);
+        put(nb, "Logical_Switch", switch, row.to_row());
+    };
+    assert!(!has_distant_networks(TENANT, &nb));
+    join(&mut nb, SIBLING, 1);
+    join(&mut nb, PROVIDER, 2);
+    assert!(!has_distant_networks(TENANT, &nb), "nothing new is behind the second router");
+    let far = Uuid::from_u128(6);
+    join(&mut nb, far, 3);
+    assert!(has_distant_networks(TENANT, &nb) && has_distant_networks(far, &nb));
+    assert!(
+        !has_distant_networks(SIBLING, &nb) && !Topology::of(TENANT, &nb).unwrap().switches.contains(&far)
+    );
+}
+
+#[test]
 fn a_router_is_a_next_hop_to_what_is_behind_it() {
     let mut nb = cloud(LogicalRouter::default(), LogicalRouterPort::default());
     for (switch, networks) in [
