@@ -8,10 +8,10 @@ use uuid::Uuid;
 use super::api_kind::ApiKind;
 use super::error::ApiError;
 use super::use_cases::{UseCases, may};
-use super::view::{Observed, TreeView};
+use super::view::Observed;
 use crate::auth::{Principal, Verb};
 use crate::resources::{Record, Tree};
-use crate::status::{HasStatus, Operating, Provisioning};
+use crate::status::{HasStatus, Operating, Provisioning, Statuses};
 
 /// Resources that one list call scans at most, however few match; it then returns what it has found.
 const SCAN: usize = 20_000;
@@ -65,15 +65,6 @@ impl ListRequest {
             && self.tags.iter().all(|tag| common.tags.contains(tag))
             && self.parent.is_none_or(|wanted| record.spec.parent() == Some(wanted))
     }
-
-    /// The record with its status, if that is wanted. What costs more is looked at last, since a list may pass by thousands.
-    fn observed<T: ApiKind>(&self, record: &Arc<Record<T>>, view: &TreeView) -> Option<Observed<T>> {
-        if self.provisioning.is_some_and(|wanted| wanted != view.statuses().provisioning(record)) {
-            return None;
-        }
-        let observed = view.observed(record);
-        self.operating.is_none_or(|wanted| wanted == observed.status.operating).then_some(observed)
-    }
 }
 
 impl UseCases {
@@ -93,6 +84,14 @@ impl UseCases {
         };
         let limit = self.limits().page(request.page_size);
         let (mut resources, mut last, mut bytes) = (Vec::new(), after, 0);
+        let waiting_for = self.on().reconciliation.waiting_for();
+        // What costs more is looked at last, since a list may pass by thousands.
+        let is_provisioned = |tree: &Tree, record: &Record<T>| {
+            request.provisioning.is_none_or(|wanted| {
+                let observation = self.on().model.observation(tree.id());
+                wanted == Statuses::new(tree, &observation, waiting_for.as_deref()).provisioning(record)
+            })
+        };
         for ((id, tree), seen) in self.candidates::<T>(principal, request.parent, after)?.zip(0..) {
             if resources.len() == limit || seen == SCAN || bytes >= PAGE_BYTES {
                 let next = last.map(|last| tokens.seal(&query, last)).transpose()?;
@@ -100,8 +99,11 @@ impl UseCases {
             }
             last = Some(id);
             let record = T::find(&tree, id).cloned().filter(|_| may::<T>(principal, Verb::List, &tree));
-            let record = record.filter(|record| request.wants(record));
-            if let Some(observed) = record.and_then(|record| request.observed(&record, &self.view(tree))) {
+            let record = record.filter(|record| request.wants(record) && is_provisioned(&tree, record));
+            let observed = record.map(|record| self.view(tree).observed(&record));
+            let is_wanted =
+                |it: &Observed<T>| request.operating.is_none_or(|wanted| wanted == it.status.operating);
+            if let Some(observed) = observed.filter(is_wanted) {
                 bytes += observed.record.spec.bytes();
                 resources.push(observed);
             }
