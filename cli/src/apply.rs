@@ -109,7 +109,7 @@ async fn send_tree(
     let fill = |request: &mut DynamicMessage| {
         set_at(request, "tree", Value::Message(tree))?;
         set_at(request, "etag", Value::String(etag))?;
-        set_at(request, "dry_run", Value::Bool(dry_run))
+        set_at(request, "validate_only", Value::Bool(dry_run))
     };
     let answer = client.call("LoadBalancerService", "ApplyLoadBalancer", fill).await;
     // Paths as in the file.
@@ -194,14 +194,16 @@ async fn apply_one(
         Some(mask) if mask.is_empty() => "unchanged",
         Some(_) => "updated",
     };
-    let is_written = !args.dry_run && outcome != "unchanged";
     let shown = match (current, mask) {
-        (current, _) if !is_written => current.unwrap_or(wanted),
+        (Some(current), _) if outcome == "unchanged" => current,
         (Some(current), Some(mask)) => {
             let etag = args.etag.clone().unwrap_or_else(|| current.state().etag);
-            Resource { kind, message: send_update(client, kind, wanted.message, &mask, etag).await? }
+            Resource {
+                kind,
+                message: send_update(client, kind, wanted.message, &mask, etag, args.dry_run).await?,
+            }
         }
-        _ => create(client, wanted).await?,
+        _ => create(client, wanted, args.dry_run).await?,
     };
     let prefix = if args.dry_run { "dry run, nothing is written: " } else { "" };
     out.progress(&format!("{prefix}{outcome} {}", clean(&shown.label())));
@@ -209,9 +211,12 @@ async fn apply_one(
     Ok(args.diff && outcome != "unchanged")
 }
 
-async fn create(client: &Client, wanted: Resource) -> Result<Resource, Failure> {
+async fn create(client: &Client, wanted: Resource, is_dry_run: bool) -> Result<Resource, Failure> {
     let Resource { kind, message } = wanted;
-    let fill = |request: &mut DynamicMessage| set_at(request, kind.field, Value::Message(message));
+    let fill = |request: &mut DynamicMessage| {
+        set_at(request, kind.field, Value::Message(message))?;
+        set_at(request, "validate_only", Value::Bool(is_dry_run))
+    };
     let created = client.call(&kind.service(), &kind.method("Create"), fill).await;
     Ok(Resource { kind, message: created.map_err(|error| field_failure(client, kind, error))? })
 }

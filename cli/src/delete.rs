@@ -9,10 +9,10 @@ use crate::document::{Document, Placed};
 use crate::failure::Failure;
 use crate::kinds::{Kind, LOAD_BALANCER};
 use crate::names::Names;
-use crate::render::{Output, escape::clean};
+use crate::render::Output;
 use crate::resolve;
 use crate::resource::Resource;
-use crate::verbs::{DELETED, DELETING, delete_one, report_deleted};
+use crate::verbs::{DELETED, DELETING, Deletion, WOULD_BE_DELETED, delete_one, not_there, report_deleted};
 use crate::wait::{Until, Wait};
 
 /// Deletes the trees and resources of documents, the last first. All are looked for before the first is deleted.
@@ -35,18 +35,20 @@ pub(crate) async fn run(
         }
         match resolve::find(client, kind, &reference).await? {
             Some(resource) => found.push(resource),
-            None => out.progress(&format!("{} {} is not there", kind.label, clean(&reference))),
+            None => out.progress(&not_there(kind, &reference)),
         }
     }
     let names = Names::of(client, &found).await;
     if args.dry_run {
         out.progress("dry run, nothing is deleted");
-        return report_deleted(out, &found, &names, "would be deleted");
+        return report_deleted(out, &found, &names, WOULD_BE_DELETED);
     }
     let mut deleted = Vec::new();
     for resource in found {
-        let outcome = delete_one(client, resource.kind, &resource.id(), "", resource.kind.cascade).await;
-        deleted.push(outcome.map_err(|failure| failure.about(&resource.label()))?);
+        let deletion =
+            Deletion { cascade: resource.kind.cascade, ignore_missing: true, ..Deletion::default() };
+        let outcome = delete_one(client, resource.kind, &resource.id(), &deletion).await;
+        deleted.extend(outcome.map_err(|failure| failure.about(&resource.label()))?);
     }
     if let Some(wait) = wait {
         let deadline = Instant::now() + wait.time;

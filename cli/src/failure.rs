@@ -66,8 +66,7 @@ impl Failure {
 
     /// Failure of a status, with a line for each field violation. `flag_of` maps a field path to the flag that sets it.
     pub(crate) fn of_status(status: &Status, flag_of: impl Fn(&str) -> Option<String>) -> Self {
-        let violations =
-            status.get_details_bad_request().map(|found| found.field_violations).unwrap_or_default();
+        let violations = field_violations(status);
         let lines = if violations.is_empty() {
             vec![plain(status)]
         } else {
@@ -76,7 +75,7 @@ impl Failure {
                 None if field.is_empty() => why.to_owned(),
                 None => format!("{field}: {why}"),
             };
-            violations.iter().map(|found| line(&found.field, &found.description)).collect()
+            violations.iter().map(|(field, why)| line(field, why)).collect()
         };
         Self { exit: Exit::Error, lines }
     }
@@ -102,6 +101,19 @@ impl From<io::Error> for Failure {
 
 /// Part of the text of tonic about an answer that HTTP has a status of its own for, and gRPC none.
 const NO_GRPC: &str = "while receiving response with status: ";
+
+/// Reason of violations of fields by the state of other resources or of the network.
+const UNMET: &str = "UNMET_FIELDS";
+
+/// Fields that the server refuses, with their descriptions.
+fn field_violations(status: &Status) -> Vec<(String, String)> {
+    let details = status.get_error_details();
+    let wrong = details.bad_request().into_iter().flat_map(|it| &it.field_violations);
+    let wrong = wrong.map(|it| (it.field.clone(), it.description.clone()));
+    let unmet = details.precondition_failure().into_iter().flat_map(|it| &it.violations);
+    let unmet = unmet.filter(|it| it.r#type == UNMET).map(|it| (it.subject.clone(), it.description.clone()));
+    wrong.chain(unmet).collect()
+}
 
 /// Status without field violations, as one line with the kind of the error.
 fn plain(status: &Status) -> String {

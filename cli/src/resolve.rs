@@ -31,6 +31,21 @@ pub(crate) async fn id(client: &Client, kind: &'static Kind, reference: &str) ->
     }
 }
 
+/// Id of the resource that a reference names; `None` if nothing has the name. An id is returned as it is, without a call.
+///
+/// # Errors
+/// Ambiguous name.
+pub(crate) async fn id_if_there(
+    client: &Client,
+    kind: &'static Kind,
+    reference: &str,
+) -> Result<Option<String>, Failure> {
+    match as_id(reference) {
+        Some(id) => Ok(Some(id)),
+        None => Ok(named_if_there(client, kind, reference).await?.map(|found| found.id())),
+    }
+}
+
 /// Resource that a reference names.
 ///
 /// # Errors
@@ -96,32 +111,47 @@ fn as_id(reference: &str) -> Option<String> {
     Some(id.hyphenated().to_string())
 }
 
+/// Finds a resource by name, as [`named_if_there`] does.
+async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<Resource, Failure> {
+    if let Some(found) = named_if_there(client, kind, reference).await? {
+        return Ok(found);
+    }
+    if kind.field == HEALTH_CHECK.field && named_if_there(client, &POOL, reference).await?.is_some() {
+        return Err(Failure::error(format!("pool {reference:?} has no health check")));
+    }
+    if let (Some((parent, _)), Some(parent_kind)) = (reference.rsplit_once('/'), kind.parent) {
+        // Boxed: a reference has as many levels as it has slashes, the resources have three.
+        let parent_id = Box::pin(id(client, parent_kind, parent)).await;
+        parent_id.map_err(|failure| failure.about(&format!("{} {reference:?}", kind.label)))?;
+    }
+    Err(unknown(kind, reference))
+}
+
 /// Finds a resource by name: the whole reference first, then its last part below the parent before the last '/'. A pool's only
 /// health check may be named by the pool.
-async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<Resource, Failure> {
+async fn named_if_there(
+    client: &Client,
+    kind: &'static Kind,
+    reference: &str,
+) -> Result<Option<Resource>, Failure> {
     if reference.is_empty() {
         return Err(Failure::usage(format!("the name of a {} must not be empty", kind.label)));
     }
     if let Some(found) = only(client, kind, reference, below(client, kind, reference, None).await?).await? {
-        return Ok(found);
+        return Ok(Some(found));
     }
-    // Boxed: a reference has as many levels as it has slashes, the resources have three.
     if kind.field == HEALTH_CHECK.field
-        && let Ok(pool) = Box::pin(named(client, &POOL, reference)).await
+        && let Ok(Some(pool)) = Box::pin(named_if_there(client, &POOL, reference)).await
     {
         let found = children(client, kind, Some(&pool.id()), None).await?;
-        return only(client, kind, reference, found)
-            .await?
-            .ok_or_else(|| Failure::error(format!("pool {reference:?} has no health check")));
+        return only(client, kind, reference, found).await;
     }
     let (Some((parent, own)), Some(parent_kind)) = (reference.rsplit_once('/'), kind.parent) else {
-        return Err(unknown(kind, reference));
+        return Ok(None);
     };
-    let parent_id = Box::pin(id(client, parent_kind, parent));
-    let parent_id =
-        parent_id.await.map_err(|failure| failure.about(&format!("{} {reference:?}", kind.label)))?;
+    let Some(parent_id) = Box::pin(id_if_there(client, parent_kind, parent)).await? else { return Ok(None) };
     let found = below(client, kind, own, Some(&parent_id)).await?;
-    only(client, kind, reference, found).await?.ok_or_else(|| unknown(kind, reference))
+    only(client, kind, reference, found).await
 }
 
 /// Lists the resources with this name; of one parent, if none has it, those with this [`Key`].

@@ -56,11 +56,15 @@ async fn create(
     let request_id = args::word(matches, "request-id").unwrap_or_default();
     let fill = |request: &mut DynamicMessage| {
         set_at(request, kind.field, Value::Message(message))?;
+        set_at(request, "validate_only", Value::Bool(args::is_dry_run(matches)))?;
         set_at(request, "request_id", Value::String(request_id))
     };
     let created = client.call(&kind.service(), &kind.method("Create"), fill).await;
     let message = created.map_err(|error| field_failure(client, kind, error))?;
     let created = Resource { kind, message };
+    if args::is_dry_run(matches) {
+        return checked(client, out, &created).await;
+    }
     note_namesakes(client, out, &created, parent_id).await;
     written(client, out, created, args::wait(matches)).await
 }
@@ -181,22 +185,35 @@ async fn update(
     };
     set_at(&mut message, "id", Value::String(id))?;
     merge(client, kind, &mut message, changes, &parent_id).await?;
-    let message = send_update(client, kind, message, &mask, etag).await?;
-    written(client, out, Resource { kind, message }, args::wait(matches)).await
+    let is_dry_run = args::is_dry_run(matches);
+    let message = send_update(client, kind, message, &mask, etag, is_dry_run).await?;
+    let updated = Resource { kind, message };
+    if is_dry_run {
+        return checked(client, out, &updated).await;
+    }
+    written(client, out, updated, args::wait(matches)).await
 }
 
-/// Updates the fields of `mask`.
+/// Shows a resource as a write that was only checked would leave it.
+async fn checked(client: &Client, out: &mut Output, resource: &Resource) -> Result<(), Failure> {
+    out.progress("dry run, nothing is written");
+    show_written(client, out, resource).await
+}
+
+/// Updates the fields of `mask`, or only checks that.
 pub(crate) async fn send_update(
     client: &Client,
     kind: &'static Kind,
     message: DynamicMessage,
     mask: &[String],
     etag: String,
+    is_dry_run: bool,
 ) -> Result<DynamicMessage, Failure> {
     let fill = |request: &mut DynamicMessage| {
         let paths = mask.iter().cloned().map(Value::String).collect();
         set_at(request, kind.field, Value::Message(message))?;
         set_at(request, "update_mask.paths", Value::List(paths))?;
+        set_at(request, "validate_only", Value::Bool(is_dry_run))?;
         set_at(request, "etag", Value::String(etag))
     };
     let updated = client.call(&kind.service(), &kind.method("Update"), fill).await;
@@ -214,18 +231,37 @@ async fn delete(
     if references.len() > 1 && !etag.is_empty() {
         return Err(Failure::usage("--etag applies to a single resource, but several are given"));
     }
-    let cascade = matches.try_get_one::<bool>("cascade").ok().flatten().copied().unwrap_or(false);
+    let deletion = Deletion {
+        etag: &etag,
+        cascade: matches.try_get_one::<bool>("cascade").ok().flatten().copied().unwrap_or(false),
+        ignore_missing: matches.get_flag("ignore-missing"),
+        dry_run: args::is_dry_run(matches),
+    };
     // All are resolved before the first is deleted: with a misspelt name, nothing is deleted.
     let mut ids = Vec::with_capacity(references.len());
     for reference in &references {
-        ids.push(resolve::id(client, kind, reference).await?);
+        if !deletion.ignore_missing {
+            ids.push((resolve::id(client, kind, reference).await?, reference));
+        } else if let Some(id) = resolve::id_if_there(client, kind, reference).await? {
+            ids.push((id, reference));
+        } else {
+            out.progress(&not_there(kind, reference));
+        }
     }
     let mut deleted = Vec::with_capacity(ids.len());
-    for (id, reference) in ids.iter().zip(&references) {
-        let outcome = delete_one(client, kind, id, &etag, cascade).await;
+    for (id, reference) in &ids {
+        let outcome = delete_one(client, kind, id, &deletion).await;
         // Of several, the message alone may not say which is meant.
         let about = |failure: Failure| if ids.len() > 1 { failure.about(reference) } else { failure };
-        deleted.push(outcome.map_err(about)?);
+        match outcome.map_err(about)? {
+            Some(resource) => deleted.push(resource),
+            None => out.progress(&not_there(kind, reference)),
+        }
+    }
+    if deletion.dry_run {
+        out.progress("dry run, nothing is deleted");
+        let names = Names::of(client, &deleted).await;
+        return report_deleted(out, &deleted, &names, WOULD_BE_DELETED);
     }
     if let Some(wait) = args::wait(matches) {
         let deadline = Instant::now() + wait.time;
@@ -237,21 +273,45 @@ async fn delete(
     report_deleted(out, &deleted, &names, if args::wait(matches).is_some() { DELETED } else { DELETING })
 }
 
+/// Conditions of a deletion.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deletion<'a> {
+    /// Etag that the resource must have; empty: any.
+    pub(crate) etag: &'a str,
+    /// True: everything below it goes, too.
+    pub(crate) cascade: bool,
+    /// True: one that is not there is no failure.
+    pub(crate) ignore_missing: bool,
+    /// True: it is only checked.
+    pub(crate) dry_run: bool,
+}
+
+/// Deletes a resource; `None` if it is not there, and that is no failure.
 pub(crate) async fn delete_one(
     client: &Client,
     kind: &'static Kind,
     id: &str,
-    etag: &str,
-    cascade: bool,
-) -> Result<Resource, Failure> {
+    deletion: &Deletion<'_>,
+) -> Result<Option<Resource>, Failure> {
     let fill = |request: &mut DynamicMessage| {
         set_at(request, "id", Value::String(id.to_owned()))?;
-        set_at(request, "etag", Value::String(etag.to_owned()))?;
-        if kind.cascade { set_at(request, "cascade", Value::Bool(cascade)) } else { Ok(()) }
+        set_at(request, "etag", Value::String(deletion.etag.to_owned()))?;
+        set_at(request, "allow_missing", Value::Bool(deletion.ignore_missing))?;
+        set_at(request, "validate_only", Value::Bool(deletion.dry_run))?;
+        if kind.cascade { set_at(request, "cascade", Value::Bool(deletion.cascade)) } else { Ok(()) }
     };
     let answer = client.call(&kind.service(), &kind.method("Delete"), fill).await;
-    Ok(Resource { kind, message: answer.map_err(|error| client.plain_failure(error))? })
+    let resource = Resource { kind, message: answer.map_err(|error| client.plain_failure(error))? };
+    Ok(Some(resource).filter(|resource| !resource.id().is_empty()))
 }
+
+/// Line about a resource that is not there.
+pub(crate) fn not_there(kind: &Kind, reference: &str) -> String {
+    format!("{} {} is not there", kind.label, clean(reference))
+}
+
+/// Words for resources that a dry run would delete.
+pub(crate) const WOULD_BE_DELETED: &str = "would be deleted";
 
 /// Word for resources that do not exist any more.
 pub(crate) const DELETED: &str = "deleted";

@@ -40,7 +40,7 @@ fn resource(words: &str) -> String {
 
 /// All values of the label `operation`.
 const OPERATIONS: [&str; 9] =
-    ["create", "update", "delete", "apply", "apply_dry_run", "cordon", "uncordon", "drain", "remove"];
+    ["create", "update", "delete", "apply", "validate", "cordon", "uncordon", "drain", "remove"];
 
 /// Outcome of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -1,41 +1,92 @@
 //! gRPC messages that both the public API and the plugins among themselves speak, in terms of the use cases.
 
 use std::collections::{BTreeMap, HashMap};
+use std::str::Chars;
 use std::time::Duration;
 
 use fiberlb_proto::agent::v1 as agent;
 use fiberlb_proto::v1;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
 use uuid::Uuid;
 
 use crate::api::{
-    ApiError, BackendStatistics, DURATION_BOUNDS_MS, Difference, DifferenceKind, Draining, Durations,
-    ErrorKind, ErrorReason, ListenerStatistics, LoadBalancerStatistics, LogBatch, LoggedBackend,
+    ApiError, BackendStatistics, Concern, DURATION_BOUNDS_MS, Difference, DifferenceKind, Draining,
+    Durations, ErrorKind, ErrorReason, ListenerStatistics, LoadBalancerStatistics, LogBatch, LoggedBackend,
     LoggedConnection, PoolStatistics, Subject, Traffic, Verification,
 };
-use crate::resources::Violation;
+use crate::resources::{Kind, Violation};
 
 /// Domain of the reasons in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "fiberlb";
 
-/// Status of a failed use case: the violations as `google.rpc.BadRequest`, the reason as `google.rpc.ErrorInfo`.
+/// Package of the messages of resources, in `google.rpc.ResourceInfo`.
+const PACKAGE: &str = "fiberlb.v1.";
+/// Name of nodes' messages in there.
+const NODE: &str = "Node";
+
+/// Status of a failed use case, with the details of `google.rpc` that belong to its code.
 pub(crate) fn status(error: ApiError) -> Status {
     let code = code(error.kind());
     let mut details = ErrorDetails::new();
     details.set_error_info(error.reason.as_str(), DOMAIN, HashMap::new());
-    if !error.violations.is_empty() {
+    if let Some(delay) = error.reason.retry_after() {
+        details.set_retry_info(Some(delay));
+    }
+    let subject = match &error.concern {
+        Some(Concern::Limit(name)) => {
+            details.add_quota_failure_violation(name.as_ref(), error.message.as_str());
+            None
+        }
+        Some(Concern::Resource(kind, id)) => Some((message_of(*kind), id.to_string())),
+        Some(Concern::Node(id)) => Some((NODE.to_owned(), id.clone())),
+        None => None,
+    };
+    if let Some((name, id)) = &subject {
+        details.set_resource_info(format!("{PACKAGE}{name}"), id, "", "");
+    }
+    let violations = error.violations.into_iter();
+    if code == Code::FailedPrecondition {
+        let precondition = |subject, why| PreconditionViolation::new(error.reason.as_str(), subject, why);
+        let about =
+            subject.map(|(name, id)| precondition(format!("{PACKAGE}{name}/{id}"), error.message.clone()));
+        let fields = violations.map(|it| precondition(it.field, it.description));
+        details.set_precondition_failure(about.into_iter().chain(fields).collect::<Vec<_>>());
+    } else if violations.len() > 0 {
         let field = |violation: Violation| FieldViolation::new(violation.field, violation.description);
-        details.set_bad_request(error.violations.into_iter().map(field).collect::<Vec<_>>());
+        details.set_bad_request(violations.map(field).collect::<Vec<_>>());
     }
     Status::with_error_details(code, error.message, details)
 }
 
+/// Name of a kind's message.
+fn message_of(kind: Kind) -> String {
+    let mut words = kind.words().split(' ').map(str::chars);
+    let capital = |mut word: Chars<'_>| {
+        let first = word.next().into_iter().map(|letter| letter.to_ascii_uppercase());
+        first.chain(word).collect::<String>()
+    };
+    words.by_ref().map(capital).collect()
+}
+
 /// Failure that another plugin answered, or that its connection met.
 pub(crate) fn error_of(status: &Status) -> ApiError {
-    let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
+    let details = status.get_error_details();
+    let info = details.error_info().filter(|info| info.domain == DOMAIN);
     let reason = info.and_then(|info| ErrorReason::named(&info.reason));
-    ApiError::new(reason.unwrap_or(ErrorReason::LeaderUnavailable), status.message())
+    let limit = details.quota_failure().and_then(|failure| failure.violations.first());
+    let limit = limit.map(|violation| Concern::Limit(violation.subject.clone().into()));
+    let resource = || {
+        let info = details.resource_info()?;
+        let name = info.resource_type.strip_prefix(PACKAGE)?;
+        if name == NODE {
+            return Some(Concern::Node(info.resource_name.clone()));
+        }
+        let kind = Kind::ALL.iter().find(|kind| message_of(**kind) == name)?;
+        Some(Concern::Resource(*kind, info.resource_name.parse().ok()?))
+    };
+    let error = ApiError::new(reason.unwrap_or(ErrorReason::LeaderUnavailable), status.message());
+    ApiError { concern: limit.or_else(resource), ..error }
 }
 
 fn code(kind: ErrorKind) -> Code {
@@ -404,12 +455,71 @@ mod tests {
     }
 
     #[test]
+    fn unmet_fields_are_preconditions() {
+        let mut violations = Violations::default();
+        Form::new("pool", &mut violations).unmet("network", "there is none");
+        let status = status(ApiError::check(violations).unwrap_err());
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        let details = status.get_error_details();
+        let [unmet] = details.precondition_failure().unwrap().violations.as_slice() else {
+            panic!("{details:?}")
+        };
+        let texts = [&unmet.r#type, &unmet.subject, &unmet.description].map(String::as_str);
+        assert_eq!(texts, ["UNMET_FIELDS", "pool.network", "there is none"]);
+        assert!(details.bad_request().is_none());
+    }
+
+    #[test]
+    fn the_details_say_what_a_failure_is_about() {
+        let id = Uuid::from_u128(7);
+        let used =
+            status(ApiError::about(ErrorReason::InUse, Kind::HealthCheck, id, "why")).get_error_details();
+        let resource = used.resource_info().unwrap();
+        assert_eq!(
+            (resource.resource_type.as_str(), resource.resource_name.clone()),
+            ("fiberlb.v1.HealthCheck", id.to_string())
+        );
+        let [precondition] = used.precondition_failure().unwrap().violations.as_slice() else {
+            panic!("{used:?}")
+        };
+        assert_eq!(
+            (precondition.r#type.as_str(), precondition.subject.as_str()),
+            ("IN_USE", &*format!("fiberlb.v1.HealthCheck/{id}"))
+        );
+        let missing = status(ApiError::not_found(Kind::Pool, id)).get_error_details();
+        assert!(missing.precondition_failure().is_none() && missing.resource_info().is_some());
+
+        let limited = status(ApiError::limit("watches", "at most 5")).get_error_details();
+        let [quota] = limited.quota_failure().unwrap().violations.as_slice() else { panic!("{limited:?}") };
+        assert_eq!((quota.subject.as_str(), quota.description.as_str()), ("watches", "at most 5"));
+        assert!(limited.retry_info().is_none());
+
+        let contended = status(ApiError::new(ErrorReason::Contended, "why")).get_error_details();
+        assert_eq!(contended.retry_info().unwrap().retry_delay, Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn kinds_are_named_as_their_messages_are() {
+        let pool = prost_reflect::DescriptorPool::decode(fiberlb_proto::FILE_DESCRIPTOR_SET).unwrap();
+        for kind in Kind::ALL {
+            let name = format!("{PACKAGE}{}", message_of(*kind));
+            assert!(pool.get_message_by_name(&name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
     fn no_error_grows_with_its_request() {
         let long = "é".repeat(100_000);
         let mut many = Violations::default();
         (0..10_000).for_each(|index| Form::new(format!("{long}[{index}]"), &mut many).invalid("name", &long));
         let many = ApiError::check(many).unwrap_err();
-        for error in [ApiError::new(ErrorReason::NotFound, &long), ApiError::invalid(&long, &long), many] {
+        let mut unmet = Violations::default();
+        (0..10_000).for_each(|index| Form::new(format!("{long}[{index}]"), &mut unmet).unmet("name", &long));
+        let unmet = ApiError::check(unmet).unwrap_err();
+        let used = ApiError::about(ErrorReason::InUse, Kind::LoadBalancer, Uuid::max(), &long);
+        let limited = ApiError::limit("vips_bytes_per_load_balancer", &long);
+        let missing = ApiError::new(ErrorReason::NotFound, &long);
+        for error in [missing, used, limited, ApiError::invalid(&long, &long), many, unmet] {
             let status = status(error.clone());
             // As HTTP/2 carries them: the message with escapes, the details in base64.
             let bytes = status.message().len() * 3 + status.details().len() * 4 / 3;
@@ -431,6 +541,17 @@ mod tests {
     fn a_failure_keeps_its_reason_on_the_way_between_plugins() {
         for reason in ErrorReason::ALL {
             let error = ApiError::new(*reason, "why");
+            assert_eq!(error_of(&status(error.clone())), error);
+        }
+        let concerned = [
+            ApiError::limit("watches", "why"),
+            ApiError::not_found(Kind::HealthCheck, Uuid::from_u128(7)),
+            ApiError {
+                concern: Some(Concern::Node("node-1".to_owned())),
+                ..ApiError::new(ErrorReason::NodeState, "why")
+            },
+        ];
+        for error in concerned {
             assert_eq!(error_of(&status(error.clone())), error);
         }
         let lost = Status::unavailable("connection refused");

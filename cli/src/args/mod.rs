@@ -158,6 +158,11 @@ impl FileArgs {
     }
 }
 
+/// True if a write is only to be checked.
+pub(crate) fn is_dry_run(matches: &ArgMatches) -> bool {
+    matches.get_flag("dry-run")
+}
+
 /// Arguments of `delete`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DeleteArgs {

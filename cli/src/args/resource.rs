@@ -62,7 +62,8 @@ fn create(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
         .arg(
             text("request-id", "TEXT")
                 .help("Idempotency key of this request: a retry returns what the first one created"),
-        );
+        )
+        .arg(dry_run());
     Ok(with_admin_state(command).arg(wait_flag()))
 }
 
@@ -125,7 +126,8 @@ fn update(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
         .arg(reference(kind))
         .args(flags)
         .arg(clear)
-        .arg(etag());
+        .arg(etag())
+        .arg(dry_run());
     Ok(with_admin_state(command).arg(wait_flag()))
 }
 
@@ -145,7 +147,22 @@ fn delete(kind: &'static Kind) -> Command {
         .arg(references(kind))
         .args(kind.cascade.then_some(cascade))
         .arg(etag())
+        .arg(
+            Arg::new("ignore-missing")
+                .long("ignore-missing")
+                .action(ArgAction::SetTrue)
+                .help("Succeed also where there is none of a name or id"),
+        )
+        .arg(dry_run())
         .arg(wait_flag())
+}
+
+/// Flag `--dry-run` of a write.
+fn dry_run() -> Arg {
+    Arg::new("dry-run")
+        .long("dry-run")
+        .action(ArgAction::SetTrue)
+        .help("Check everything and show the outcome, without writing it")
 }
 
 /// Flag of the parent.

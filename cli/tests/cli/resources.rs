@@ -172,6 +172,40 @@ async fn names_that_several_have_are_refused_with_the_candidates() {
 }
 
 #[tokio::test]
+async fn a_dry_run_of_a_write_shows_its_outcome_and_writes_nothing() {
+    let mock = web().await;
+    let run = async |line: &str| mock.run(&line.split(' ').collect::<Vec<_>>()).await;
+    let before = run("tree web -o json").await.json();
+    let made = run("pool create --lb web --name new --protocol tcp --dry-run -o json").await.json();
+    assert_eq!(made["name"], "new");
+    let changed =
+        run("backend update web/app/10.0.1.11:8080 --weight 7 --dry-run --wait -o json").await.json();
+    assert_eq!(changed["weight"], 7);
+    let wrong = run("backend update web/app/10.0.1.11:8080 --weight 300 --dry-run").await.failed(1);
+    assert_eq!(wrong, ["error: --weight: must be 0 to 256"]);
+    let gone = run("lb delete web --cascade --dry-run").await.ok();
+    assert!(gone.ends_with(" would be deleted\n"), "{gone}");
+    let refused = run("lb delete web --dry-run").await.failed(1);
+    assert!(refused[0].contains("refused: it has children"), "{refused:?}");
+    assert_eq!(run("tree web -o json").await.json(), before);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_ignored_on_demand() {
+    let mock = web().await;
+    let run = async |line: &str| mock.run(&line.split(' ').collect::<Vec<_>>()).await;
+    let missing = ["misspelt", "018f3c2e-7a4b-7c1d-9e2f-0123456789ab"];
+    for line in [format!("lb delete {}", missing[0]), format!("lb delete {}", missing[1])] {
+        run(&line).await.failed(1);
+        assert_eq!(run(&format!("{line} --ignore-missing")).await.ok(), "");
+    }
+    assert_eq!(run("backend delete web/nope/10.0.1.11:8080 --ignore-missing").await.ok(), "");
+    let both = run("backend delete web/app/nope web/app/10.0.1.11:8080 --ignore-missing").await.ok();
+    assert!(both.contains("10.0.1.11:8080") && both.lines().count() == 1, "{both}");
+    run("backend get web/app/10.0.1.11:8080").await.failed(1);
+}
+
+#[tokio::test]
 async fn all_pages_are_read_unless_limited() {
     let mock = Mock::start().await;
     for name in ["a", "b", "c", "d", "e"] {

@@ -198,7 +198,7 @@ impl UseCases {
              them logged",
             decision.reason
         );
-        Err(ApiError::new(ErrorReason::NotProxied, text))
+        Err(ApiError::about(ErrorReason::NotProxied, Kind::Listener, id, text))
     }
 }
 

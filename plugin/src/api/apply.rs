@@ -9,7 +9,7 @@ use super::api_kind::{ApiKind, ResourceDraft};
 use super::edit::{AddressReservation, Edit, precondition};
 use super::error::{ApiError, ErrorReason};
 use super::load_balancer::LoadBalancerDraft;
-use super::use_cases::{UseCases, may};
+use super::use_cases::{UseCases, VALIDATE, may};
 use super::view::TreeView;
 use crate::auth::{Object, Owner, Principal, Verb};
 use crate::catalog::{KeyClaim, WriteError};
@@ -51,7 +51,7 @@ pub struct ApplyRequest {
     /// Etag of the tree or of its load balancer that the caller has seen; empty: of any.
     pub etag: String,
     /// True: nothing is written.
-    pub dry_run: bool,
+    pub validate_only: bool,
     /// Everything that is wrong with the call already.
     pub violations: Violations,
 }
@@ -87,7 +87,7 @@ impl UseCases {
     /// Everything that is wrong with the tree, a limit, another etag.
     pub async fn apply(&self, principal: &Principal, request: ApplyRequest) -> Result<Applied, ApiError> {
         let id = request.tree.load_balancer.id.map(|id| id.to_string()).unwrap_or_default();
-        let operation = if request.dry_run { "apply_dry_run" } else { "apply" };
+        let operation = if request.validate_only { VALIDATE } else { "apply" };
         let write = async {
             self.limits().check_draft(&request.tree)?;
             for _ in 0..ATTEMPTS {
@@ -108,7 +108,7 @@ impl UseCases {
     /// Claims the name of a load balancer that is to be created by it.
     async fn claim_name(&self, principal: &Principal, request: &ApplyRequest) -> Option<KeyClaim> {
         match self.target(principal, &request.tree.load_balancer) {
-            Ok(Target { new_name: Some(key), .. }) if !request.dry_run => {
+            Ok(Target { new_name: Some(key), .. }) if !request.validate_only => {
                 Some(self.on().writer.claim::<Tree>(key).await)
             }
             _ => None,
@@ -134,7 +134,7 @@ impl UseCases {
             let counts = count(before, &after);
             Ok::<_, ApiError>((Some(after), (counts, reservation)))
         };
-        let (after, (counts, _reservation)) = if request.dry_run {
+        let (after, (counts, _reservation)) = if request.validate_only {
             edit(self.on().model.tree(root).as_deref())?
         } else {
             self.on().writer.write_claimed(root, claim, edit).await?
@@ -197,7 +197,7 @@ impl UseCases {
                 target.id,
                 Quoted(&request.etag)
             );
-            return Err(ApiError::new(ErrorReason::EtagMismatch, why));
+            return Err(ApiError::about(ErrorReason::EtagMismatch, Kind::LoadBalancer, target.id, why));
         }
         let edit = Edit::new(self, principal, before, violations.clone());
         let mut keys = before.map(natural_keys).unwrap_or_default();

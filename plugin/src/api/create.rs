@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::api_kind::{ApiKind, ResourceDraft};
 use super::edit::{AddressReservation, Edit, being_deleted};
 use super::error::ApiError;
-use super::use_cases::{UseCases, located, may};
+use super::use_cases::{UseCases, VALIDATE, located, may};
 use super::view::Observed;
 use crate::auth::{Object, Principal, Verb, authorize};
 use crate::resources::{Form, Identity, Tree, Violations};
@@ -28,6 +28,8 @@ pub struct CreateRequest<T: ApiKind> {
     pub given: ResourceDraft<T>,
     /// Id of the call, if the caller chose one.
     pub request: Option<RequestId>,
+    /// True: everything is checked, and nothing is written.
+    pub validate_only: bool,
     /// Everything that is wrong with the call already.
     pub violations: Violations,
 }
@@ -52,9 +54,10 @@ impl UseCases {
         request: CreateRequest<T>,
     ) -> Result<Observed<T>, ApiError> {
         let id = request.given.id.as_ref().map(ToString::to_string).unwrap_or_default();
+        let operation = if request.validate_only { VALIDATE } else { "create" };
         let write = self.try_create(principal, request);
         let made = |made: &Observed<T>| made.record.id.to_string();
-        self.audited(principal, "create", Object::Resource(T::KIND), &id, write, made).await
+        self.audited(principal, operation, Object::Resource(T::KIND), &id, write, made).await
     }
 
     async fn try_create<T: ApiKind>(
@@ -81,7 +84,7 @@ impl UseCases {
         let edit = |tree: Option<&Tree>| self.with_created(principal, &request, id, &identity, tree);
         // Without the parent's tree the edit fails, with everything that is wrong.
         let Some(root) = root else { return edit(None).and_then(|_| Err(ApiError::not_found(T::KIND, id))) };
-        let (after, (made, _reservation)) = self.on().writer.write(root, edit).await?;
+        let (after, (made, _reservation)) = self.carry_out(root, request.validate_only, edit).await?;
         let holds = |tree: &Tree| T::find(tree, made).is_some();
         let tree = after.filter(holds).map(Arc::new).or_else(|| self.on().model.tree_of(T::KIND, made));
         let (tree, record) = located::<T>(tree, made)?;

@@ -5,13 +5,14 @@ use uuid::Uuid;
 use super::api_kind::ApiKind;
 use super::edit::{etag_mismatch, precondition};
 use super::error::{ApiError, ErrorReason};
-use super::use_cases::UseCases;
+use super::use_cases::{UseCases, WriteCondition};
 use super::view::Observed;
 use crate::auth::{Object, Principal, Verb};
 use crate::resources::{Kind, Tree};
 
 impl UseCases {
-    /// Marks a resource as deleted, with everything below it if `cascade`. It goes when OVN has let go of it.
+    /// Marks a resource as deleted, with everything below it if `cascade`. It goes when OVN has let go of it. `condition`: an
+    /// etag, empty for any version, or more.
     ///
     /// # Errors
     /// It does not exist or has another etag; others use it; others stand below it, without `cascade`.
@@ -19,9 +20,11 @@ impl UseCases {
         &self,
         principal: &Principal,
         id: Uuid,
-        etag: &str,
+        condition: impl Into<WriteCondition<'_>>,
         cascade: bool,
     ) -> Result<Observed<T>, ApiError> {
+        let condition = condition.into();
+        let etag = condition.etag;
         let write = async {
             let root = self.find::<T>(principal, Verb::Delete, id)?.0.id();
             let edit = |tree: Option<&Tree>| {
@@ -39,11 +42,12 @@ impl UseCases {
                 precondition(tree, record, etag)?;
                 deleted(tree, T::KIND, id, cascade).map(|tree| (Some(tree), ()))
             };
-            let (after, ()) = self.on().writer.write(root, edit).await?;
+            let (after, ()) = self.carry_out(root, condition.validate_only, edit).await?;
             self.written(after, id)
         };
         let deleted = |deleted: &Observed<T>| deleted.record.id.to_string();
-        self.audited(principal, "delete", Object::Resource(T::KIND), &id.to_string(), write, deleted).await
+        let operation = condition.operation("delete");
+        self.audited(principal, operation, Object::Resource(T::KIND), &id.to_string(), write, deleted).await
     }
 }
 
@@ -55,13 +59,14 @@ fn deleted(tree: &Tree, kind: Kind, id: Uuid, cascade: bool) -> Result<Tree, Api
         let why = format!(
             "{what} cannot be deleted: it is {role} of {user}: give that another one, or none, first"
         );
-        return Err(ApiError::new(ErrorReason::InUse, why));
+        return Err(ApiError::about(ErrorReason::InUse, kind, id, why));
     }
     let mut after = tree.clone();
     after.delete(kind, id);
     let below = tree.alive() - after.alive() - 1;
     if below > 0 && !cascade {
-        return Err(ApiError::new(ErrorReason::HasChildren, not_alone(&tree.called(kind, id), below)));
+        let why = not_alone(&tree.called(kind, id), below);
+        return Err(ApiError::about(ErrorReason::HasChildren, kind, id, why));
     }
     Ok(after)
 }

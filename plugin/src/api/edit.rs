@@ -219,7 +219,7 @@ impl EditedResource {
         let Some(record) = T::find(tree, self.id) else { return };
         let mut form = Form::new(self.at.as_str(), violations);
         for used in record.spec.references().iter().filter(|used| !tree.stands(used.kind, used.id)) {
-            form.invalid(&used.field, format!("the load balancer has no {} {}", used.kind.words(), used.id));
+            form.unmet(&used.field, format!("the load balancer has no {} {}", used.kind.words(), used.id));
         }
     }
 
@@ -244,10 +244,14 @@ impl EditedResource {
     /// Checks that the datapath can carry it, if it is a listener.
     fn check_carrier(&self, tree: &Tree, form: &mut Form<'_>) {
         let listener = tree.listeners.get(&self.id).filter(|_| self.kind == Kind::Listener);
-        let decided = listener.map(|listener| decide(tree, &listener.spec, &Capabilities::ALL));
-        if let Some(Err(Conflict { field, reason })) = decided {
-            form.invalid(field, reason);
-        }
+        let Some(listener) = listener else { return };
+        let Err(Conflict { field, reason }) = decide(tree, &listener.spec, &Capabilities::ALL) else {
+            return;
+        };
+        let mut alone = Tree::new(Record::clone(&tree.load_balancer));
+        alone.listeners.insert(self.id, Arc::clone(listener));
+        let is_wrong_alone = decide(&alone, &listener.spec, &Capabilities::ALL).is_err();
+        if is_wrong_alone { form.invalid(field, reason) } else { form.unmet(field, reason) }
     }
 }
 
@@ -269,10 +273,11 @@ pub(super) fn precondition<T: Resource>(tree: &Tree, record: &Record<T>, etag: &
 pub(super) fn etag_mismatch<T: Resource>(tree: &Tree, record: &Record<T>, etag: &str) -> ApiError {
     let (what, stored) = (tree.called(T::KIND, record.id), record.etag());
     let why = format!("{what} was changed meanwhile: its etag is {stored:?}, not {}", Quoted(etag));
-    ApiError::new(ErrorReason::EtagMismatch, why)
+    ApiError::about(ErrorReason::EtagMismatch, T::KIND, record.id, why)
 }
 
 /// Error for a write to, or below, a resource that is being deleted.
 pub(super) fn being_deleted(tree: &Tree, kind: Kind, id: Uuid) -> ApiError {
-    ApiError::new(ErrorReason::BeingDeleted, format!("{} is being deleted", tree.called(kind, id)))
+    let why = format!("{} is being deleted", tree.called(kind, id));
+    ApiError::about(ErrorReason::BeingDeleted, kind, id, why)
 }

@@ -1,6 +1,8 @@
 //! The one error of all use cases.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use crate::catalog::WriteError;
 use crate::resources::{Kind, UserError, Violation, ViolationKind, Violations, truncated};
@@ -98,6 +100,9 @@ macro_rules! reasons {
 reasons! {
     /// Fields have values that can never be valid; the violations name them.
     InvalidFields => "INVALID_FIELDS", InvalidArgument;
+    /// Fields have values that do not go with other resources, or with the network, as they are now; the violations name
+    /// them.
+    UnmetFields => "UNMET_FIELDS", FailedPrecondition;
     /// Fields ask for what this release does not support; the violations name them.
     UnsupportedFields => "UNSUPPORTED_FIELDS", Unimplemented;
     /// Fields have values that another resource has; the violations name them.
@@ -138,6 +143,30 @@ reasons! {
     Internal => "INTERNAL", Internal;
 }
 
+impl ErrorReason {
+    /// Time after which the same call can succeed, if it can without any other change.
+    pub const fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Contended => Some(Duration::from_millis(100)),
+            Self::Busy | Self::StoreUnavailable | Self::NorthboundUnavailable | Self::LeaderUnavailable => {
+                Some(Duration::from_secs(1))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Object of a failure that no field of the request is to blame for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// A resource.
+    Resource(Kind, Uuid),
+    /// A proxy node, by its id.
+    Node(String),
+    /// A limit, by its name in the settings.
+    Limit(Cow<'static, str>),
+}
+
 /// Failure of a use case.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -148,18 +177,31 @@ pub struct ApiError {
     pub message: String,
     /// Everything that is wrong with the request, with its field; empty where that is not the reason.
     pub violations: Vec<Violation>,
+    /// Object of the failure, where there is one.
+    pub concern: Option<Concern>,
 }
 
 impl ApiError {
     /// An error without violations.
     pub fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
         let message = truncated(&message.into(), MESSAGE_BYTES).into_owned();
-        Self { reason, message, violations: Vec::new() }
+        Self { reason, message, violations: Vec::new(), concern: None }
+    }
+
+    /// An error about a resource.
+    pub fn about(reason: ErrorReason, kind: Kind, id: Uuid, message: impl Into<String>) -> Self {
+        Self { concern: Some(Concern::Resource(kind, id)), ..Self::new(reason, message) }
+    }
+
+    /// Error for a limit that would be exceeded, by its name in the settings.
+    pub fn limit(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        let concern = Some(Concern::Limit(name.into()));
+        Self { concern, ..Self::new(ErrorReason::LimitExceeded, message) }
     }
 
     /// Error for a resource that does not exist, or is not the principal's.
     pub fn not_found(kind: Kind, id: Uuid) -> Self {
-        Self::new(ErrorReason::NotFound, format!("there is no {} {id}", kind.words()))
+        Self::about(ErrorReason::NotFound, kind, id, format!("there is no {} {id}", kind.words()))
     }
 
     /// Kind of failure.
@@ -167,20 +209,18 @@ impl ApiError {
         self.reason.kind()
     }
 
-    /// Rejects a request with violations: as invalid if anything is plainly wrong, else as taken, and as
-    /// unsupported if nothing else is wrong. All of them are in the error.
+    /// Rejects a request with violations, for the worst kind among them: invalid, then unmet, taken, unsupported. All of
+    /// them are in the error.
     ///
     /// # Errors
     /// The violations.
     pub fn check(violations: Violations) -> Result<(), Self> {
-        let reason = if violations.has(ViolationKind::Invalid) {
-            ErrorReason::InvalidFields
-        } else if violations.has(ViolationKind::Taken) {
-            ErrorReason::TakenFields
-        } else if violations.has(ViolationKind::Unsupported) {
-            ErrorReason::UnsupportedFields
-        } else {
-            return Ok(());
+        let Some(worst) = violations.worst() else { return Ok(()) };
+        let reason = match worst {
+            ViolationKind::Invalid => ErrorReason::InvalidFields,
+            ViolationKind::Unmet => ErrorReason::UnmetFields,
+            ViolationKind::Taken => ErrorReason::TakenFields,
+            ViolationKind::Unsupported => ErrorReason::UnsupportedFields,
         };
         let mut others = violations.others();
         let found = violations.into_vec();
@@ -190,7 +230,8 @@ impl ApiError {
         others += lines.len() - shown;
         let more = (others > 0).then(|| format!("and {others} more"));
         let message = lines.into_iter().take(shown).chain(more).collect::<Vec<_>>().join("; ");
-        Err(Self { reason, message, violations: found.into_iter().take(count).collect() })
+        let violations = found.into_iter().take(count).collect();
+        Err(Self { reason, message, violations, concern: None })
     }
 
     /// Rejects one field.
@@ -279,7 +320,17 @@ mod tests {
     }
 
     #[test]
-    fn only_unsupported_is_unimplemented_and_only_taken_already_exists() {
+    fn the_worst_violation_gives_the_code() {
+        let unmet = checked(|form| {
+            form.unmet("network", "there is none");
+            form.taken("port", "taken");
+        });
+        assert_eq!(unmet.unwrap_err().kind(), ErrorKind::FailedPrecondition);
+        let invalid = checked(|form| {
+            form.unmet("network", "there is none");
+            form.invalid("port", "must be 1 to 65535");
+        });
+        assert_eq!(invalid.unwrap_err().kind(), ErrorKind::InvalidArgument);
         let taken = checked(|form| form.taken("port", "taken")).unwrap_err();
         assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
         let mixed = checked(|form| {

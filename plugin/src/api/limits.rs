@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::apply::TreeDraft;
-use super::error::{ApiError, ErrorReason};
+use super::error::ApiError;
 use crate::resources::{Common, Form, Pool, Resource, Tree};
 use crate::vips::vips_bytes;
 
@@ -90,7 +90,7 @@ impl Limits {
     /// can still be changed, and shrink.
     ///
     /// # Errors
-    /// [`ErrorReason::LimitExceeded`], naming the limit.
+    /// [`ErrorReason::LimitExceeded`](super::ErrorReason::LimitExceeded), naming the limit.
     pub(crate) fn check(&self, before: Option<&Tree>, after: &Tree) -> Result<(), ApiError> {
         let grown = |name, count: fn(&Tree) -> Counts, most| {
             count(after).check(name, before.map(count).unwrap_or_default(), most)
@@ -113,7 +113,7 @@ impl Limits {
     /// other load balancers, and of those of its project.
     ///
     /// # Errors
-    /// [`ErrorReason::LimitExceeded`], naming the limit.
+    /// [`ErrorReason::LimitExceeded`](super::ErrorReason::LimitExceeded), naming the limit.
     pub(crate) fn check_vips(
         &self,
         before: Option<&Tree>,
@@ -136,7 +136,7 @@ impl Limits {
     /// Checks that a tree that is given whole is within the limits, before any other work on it.
     ///
     /// # Errors
-    /// [`ErrorReason::LimitExceeded`], naming the limit.
+    /// [`ErrorReason::LimitExceeded`](super::ErrorReason::LimitExceeded), naming the limit.
     pub(crate) fn check_draft(&self, tree: &TreeDraft) -> Result<(), ApiError> {
         within("listeners_per_load_balancer", tree.listeners.len(), self.listeners_per_load_balancer)?;
         within("pools_per_load_balancer", tree.pools.len(), self.pools_per_load_balancer)?;
@@ -153,12 +153,12 @@ impl Limits {
     }
 }
 
-fn within<T: PartialOrd + Display + Copy>(name: &str, count: T, most: T) -> Result<(), ApiError> {
+fn within<T: PartialOrd + Display + Copy>(name: &'static str, count: T, most: T) -> Result<(), ApiError> {
     if count <= most {
         return Ok(());
     }
     let text = format!("{name}: at most {most}, this would make {count}");
-    Err(ApiError::new(ErrorReason::LimitExceeded, text))
+    Err(ApiError::limit(name, text))
 }
 
 /// Number of resources, by whether they are being deleted.
@@ -181,7 +181,7 @@ impl Counts {
 
     /// Checks numbers that have grown since `before`. Resources that are being deleted, until OVN has let go of them, have
     /// as much room beside the others: all may be replaced at once, and no more than once.
-    fn check(self, name: &str, before: Self, most: usize) -> Result<(), ApiError> {
+    fn check(self, name: &'static str, before: Self, most: usize) -> Result<(), ApiError> {
         if before.alive < self.alive {
             within(name, self.alive, most)?;
         }
@@ -191,7 +191,7 @@ impl Counts {
                 "{name}: {} are being deleted, and count until OVN has let go of them: at most {room} with those",
                 self.deleting
             );
-            return Err(ApiError::new(ErrorReason::LimitExceeded, text));
+            return Err(ApiError::limit(name, text));
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ pub use access_log::{AccessLogs, LogBatch, LogEvents, LogStream, LoggedBackend, 
 pub use api_kind::{ApiKind, ResourceDraft};
 pub use apply::{Applied, ApplyRequest, PoolDraft, TreeDraft};
 pub use create::{CreateRequest, RequestId};
-pub use error::{ApiError, ErrorKind, ErrorReason};
+pub use error::{ApiError, Concern, ErrorKind, ErrorReason};
 pub use events::Events;
 pub use history::StatusHistory;
 pub use limits::Limits;
@@ -51,7 +51,7 @@ pub use statistics::{
     LoadBalancerStatistics, PoolStatistics, Traffic, TrafficCounters,
 };
 pub use update::Patch;
-pub use use_cases::{Dependencies, UseCases};
+pub use use_cases::{Dependencies, UseCases, WriteCondition};
 pub use view::{Observed, TreeView};
 pub use watch::{AnyObserved, WatchChange, WatchEvent, WatchEvents};
 

@@ -121,7 +121,7 @@ impl UseCases {
         let unseen = self.networks().unseen();
         if let Ok(uuid) = text.parse::<Uuid>() {
             if unseen.is_none() && !self.networks().exists(uuid) {
-                form.invalid("network", format!("there is no logical switch with the UUID {uuid}"));
+                form.unmet("network", format!("there is no logical switch with the UUID {uuid}"));
                 return Ok(None);
             }
             return Ok(Some(uuid));
@@ -132,10 +132,10 @@ impl UseCases {
         let named = self.networks().named(text);
         match named.as_slice() {
             [one] => return Ok(Some(*one)),
-            [] => form.invalid("network", format!("there is no logical switch named {}", Quoted(text))),
+            [] => form.unmet("network", format!("there is no logical switch named {}", Quoted(text))),
             many => {
                 let ids: Vec<String> = many.iter().map(ToString::to_string).collect();
-                form.invalid(
+                form.unmet(
                     "network",
                     format!("{} logical switches are named {}: {}", many.len(), Quoted(text), ids.join(", ")),
                 );
@@ -171,7 +171,7 @@ impl UseCases {
         if self.networks().unseen().is_none()
             && let Some(why) = self.vip_fault(address, &self.networks().subnets(place.network))
         {
-            form.invalid(&address_field, why);
+            form.unmet(&address_field, why);
         }
     }
 
@@ -199,7 +199,7 @@ impl UseCases {
         let subnet = match subnet {
             Ok(subnet) => subnet,
             Err(why) => {
-                form.invalid(&subnet_field, why);
+                form.unmet(&subnet_field, why);
                 return Ok(None);
             }
         };
@@ -218,7 +218,7 @@ impl UseCases {
                 all.insert((place.network, address));
                 reservation.addresses.push((place.network, address));
             }
-            None => form.invalid(&address_field, format!("the subnet {subnet} has no free address")),
+            None => form.unmet(&address_field, format!("the subnet {subnet} has no free address")),
         }
         Ok(free)
     }
@@ -261,16 +261,16 @@ impl UseCases {
             let is_foreign = !has_family_of(&root.vips, address) && self.networks().unseen().is_none();
             if is_foreign && !is_known(address) {
                 let why = no_subnet(address.is_ipv4());
-                form.invalid(field, format!("proxy nodes cannot reach {address}: {why}"));
+                form.unmet(field, format!("proxy nodes cannot reach {address}: {why}"));
             }
             let edge = subnets.iter().find(|subnet| subnet.contains(address) && !is_host_of(address, subnet));
             if let Some(subnet) = edge {
-                form.invalid(field, format!("{address} is the network or broadcast address of {subnet}"));
+                form.unmet(field, format!("{address} is the network or broadcast address of {subnet}"));
             }
             if self.networks().has_node(network, address) {
                 let why =
                     format!("{address} is the address of a proxy node: connections would come back to it");
-                form.invalid(field, why);
+                form.unmet(field, why);
             }
         }
     }

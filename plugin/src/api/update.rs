@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::api_kind::ApiKind;
 use super::edit::{Edit, precondition};
 use super::error::ApiError;
-use super::use_cases::{UseCases, located};
+use super::use_cases::{UseCases, WriteCondition, located};
 use super::view::Observed;
 use crate::auth::{Object, Principal, Verb};
 use crate::resources::{Tree, Violations};
@@ -19,7 +19,7 @@ pub trait Patch<T: ApiKind>: Fn(&T, &mut Violations) -> T::Draft + Send + Sync {
 impl<T: ApiKind, F: Fn(&T, &mut Violations) -> T::Draft + Send + Sync> Patch<T> for F {}
 
 impl UseCases {
-    /// Changes a resource. `etag`: of the version that the caller has seen; empty: of any.
+    /// Changes a resource. `condition`: an etag, empty for any version, or more.
     ///
     /// # Errors
     /// It does not exist, is being deleted, or has another etag; everything that is wrong with the change.
@@ -28,15 +28,16 @@ impl UseCases {
         principal: &Principal,
         id: Uuid,
         patch: impl Patch<T>,
-        etag: &str,
+        condition: impl Into<WriteCondition<'_>>,
     ) -> Result<Observed<T>, ApiError> {
+        let condition = condition.into();
         let write = async {
             let root = self.find::<T>(principal, Verb::Update, id)?.0.id();
             let advice = format!("cannot be changed: delete the {} and create another one", T::KIND.words());
             let edit = |tree: Option<&Tree>| {
                 let found = tree.and_then(|tree| T::find(tree, id).map(|record| (tree, record)));
                 let (stored, before) = found.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
-                precondition(stored, before, etag)?;
+                precondition(stored, before, condition.etag)?;
                 let mut violations = Violations::default();
                 let draft = patch(&before.spec, &mut violations);
                 let mut edit = Edit::new(self, principal, tree, violations);
@@ -44,11 +45,12 @@ impl UseCases {
                 let (tree, _) = edit.finish()?;
                 Ok::<_, ApiError>((Some(tree), ()))
             };
-            let (after, ()) = self.on().writer.write(root, edit).await?;
+            let (after, ()) = self.carry_out(root, condition.validate_only, edit).await?;
             self.written(after, id)
         };
         let changed = |changed: &Observed<T>| changed.record.id.to_string();
-        self.audited(principal, "update", Object::Resource(T::KIND), &id.to_string(), write, changed).await
+        let operation = condition.operation("update");
+        self.audited(principal, operation, Object::Resource(T::KIND), &id.to_string(), write, changed).await
     }
 
     /// A resource of a tree that was written.

@@ -26,6 +26,31 @@ use crate::resources::{Kind, LoadBalancer, Record, Tree, truncated};
 /// Bytes that logs show of an id that a caller sent.
 const SHOWN_ID: usize = 64;
 
+/// Operation of a write that is only checked, in audit lines and metrics.
+pub(super) const VALIDATE: &str = "validate";
+
+/// Conditions of a write to a resource that exists.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteCondition<'a> {
+    /// Etag of the version that the caller has seen; empty: of any.
+    pub etag: &'a str,
+    /// True: everything is checked, and nothing is written.
+    pub validate_only: bool,
+}
+
+impl<'a> From<&'a str> for WriteCondition<'a> {
+    fn from(etag: &'a str) -> Self {
+        Self { etag, validate_only: false }
+    }
+}
+
+impl WriteCondition<'_> {
+    /// Name of an operation under this condition.
+    pub(super) fn operation(&self, name: &'static str) -> &'static str {
+        if self.validate_only { VALIDATE } else { name }
+    }
+}
+
 /// Everything that the use cases need.
 pub struct Dependencies {
     /// Source of every answer.
@@ -123,6 +148,22 @@ impl UseCases {
     pub fn tree(&self, principal: &Principal, id: Uuid) -> Result<TreeView, ApiError> {
         let (tree, _) = self.find::<LoadBalancer>(principal, Verb::Get, id)?;
         Ok(self.view(tree))
+    }
+
+    /// Writes a tree as `edit` makes it of the stored one, or only checks that.
+    ///
+    /// # Errors
+    /// Those of `edit`, and of the store.
+    pub(super) async fn carry_out<T>(
+        &self,
+        root: Uuid,
+        validate_only: bool,
+        edit: impl Fn(Option<&Tree>) -> Result<(Option<Tree>, T), ApiError>,
+    ) -> Result<(Option<Tree>, T), ApiError> {
+        if validate_only {
+            return edit(self.on().model.tree(root).as_deref());
+        }
+        self.on().writer.write(root, edit).await
     }
 
     /// Records a write that an adapter could not even read, such as one of an id that is none.

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::differences::{DifferenceWay, ResourceDifference};
-use super::error::{ApiError, ErrorReason};
+use super::error::ApiError;
 use super::events::{EventSender, Events, Gone, events};
 use super::use_cases::{UseCases, may};
 use super::view::{Observed, TreeView};
@@ -132,7 +132,7 @@ impl OpenWatch {
             {
                 if count >= most {
                     let text = format!("{name}: at most {most} at the same time");
-                    return Err(ApiError::new(ErrorReason::LimitExceeded, text));
+                    return Err(ApiError::limit(name, text));
                 }
             }
             open.insert(project.clone(), own + 1);

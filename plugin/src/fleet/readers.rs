@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::agents::MOST_READ;
-use crate::api::{ApiError, ErrorReason, LogBatch, LogQueue, LoggedConnection};
+use crate::api::{ApiError, LogBatch, LogQueue, LoggedConnection};
 
 /// Readers of all listeners.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl LogReaders {
         let mut readers = self.lock();
         if readers.len() >= MOST_READ && !readers.contains_key(&listener) {
             let text = format!("access logs of {MOST_READ} listeners are read; that is the limit");
-            return Err(ApiError::new(ErrorReason::LimitExceeded, text));
+            return Err(ApiError::limit("access_logs", text));
         }
         readers.entry(listener).or_default().push(Arc::clone(&waiting));
         self.publish(&readers);
@@ -97,6 +97,7 @@ impl Drop for LogReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ErrorReason;
 
     const LISTENER: Uuid = Uuid::from_u128(1);
 

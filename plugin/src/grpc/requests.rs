@@ -20,7 +20,7 @@ use tracing::{Instrument as _, Span};
 use super::descriptors::input_of;
 use super::entries::{Malformed, entries};
 use super::shares::{Permits, Shares};
-use crate::api::{ApiError, ErrorReason, Limits};
+use crate::api::{ApiError, Limits};
 use crate::auth::Principal;
 use crate::metrics::Metrics;
 use crate::wire::status;
@@ -144,8 +144,8 @@ fn announced(first: &[u8], then: &[u8]) -> usize {
     usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX).saturating_add(PREFIX)
 }
 
-fn exceeded(limit: &str, most: usize, given: usize) -> ApiError {
-    ApiError::new(ErrorReason::LimitExceeded, format!("{limit}: at most {most}, this request has {given}"))
+fn exceeded(limit: &'static str, most: usize, given: usize) -> ApiError {
+    ApiError::limit(limit, format!("{limit}: at most {most}, this request has {given}"))
 }
 
 fn kib(bytes: usize) -> u32 {
@@ -156,14 +156,19 @@ fn kib(bytes: usize) -> u32 {
 ///
 /// # Errors
 /// Too many others are before it.
-async fn turn(limit: &str, shares: &Shares, principal: &Principal, count: u32) -> Result<Permits, Status> {
+async fn turn(
+    limit: &'static str,
+    shares: &Shares,
+    principal: &Principal,
+    count: u32,
+) -> Result<Permits, Status> {
     let permits = timeout(WAIT, shares.acquire(principal, count)).await.ok().flatten();
     permits.ok_or_else(|| {
         let text = format!(
             "{limit}: requests of more than {} KiB take turns, and this one has waited for {WAIT:?}: try again later",
             LARGE / 1024
         );
-        status(ApiError::new(ErrorReason::LimitExceeded, text))
+        status(ApiError::limit(limit, text))
     })
 }
 

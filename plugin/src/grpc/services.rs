@@ -16,7 +16,9 @@ use super::nodes;
 use super::state::{operating_of, provisioning_of};
 use super::watch::{EventStream, event_stream};
 use super::wire::{Wire, digest, given, patch};
-use crate::api::{ApiError, CreateRequest, DutyChange, ListRequest, RequestId, UseCases};
+use crate::api::{
+    ApiError, CreateRequest, DutyChange, ErrorReason, ListRequest, RequestId, UseCases, WriteCondition,
+};
 use crate::auth::Principal;
 use crate::resources::{Form, InTree as _, Resource as _, Violations};
 use crate::wire::{status, verification_message};
@@ -42,12 +44,14 @@ impl Services {
         principal: &Principal,
         wire: Option<W>,
         request_id: String,
+        validate_only: bool,
     ) -> Result<Response<W>, Status> {
         let wire = wire.unwrap_or_default();
         let mut violations = Violations::default();
         let given = given(&wire, &mut violations);
         let request = (!request_id.is_empty()).then(|| RequestId { id: request_id, digest: digest(&wire) });
-        let made = self.0.create(principal, CreateRequest { given, request, violations }).await;
+        let request = CreateRequest { given, request, validate_only, violations };
+        let made = self.0.create(principal, request).await;
         answer(made.map(|made| W::rendered(&made)))
     }
 
@@ -84,11 +88,15 @@ impl Services {
         principal: &Principal,
         wire: Option<W>,
         mask: Option<FieldMask>,
-        etag: &str,
+        condition: WriteCondition<'_>,
+        allow_missing: bool,
     ) -> Result<Response<W>, Status> {
         let wire = wire.unwrap_or_default();
         let id = self.target::<W>(principal, "update", wire.id()).map_err(status)?;
-        let changed = self.0.update(principal, id, patch(wire, Mask::of(mask)), etag).await;
+        if allow_missing && condition.etag.is_empty() && self.is_missing::<W>(principal, id) {
+            return self.create(principal, Some(wire), String::new(), condition.validate_only).await;
+        }
+        let changed = self.0.update(principal, id, patch(wire, Mask::of(mask)), condition).await;
         answer(changed.map(|changed| W::rendered(&changed)))
     }
 
@@ -96,12 +104,22 @@ impl Services {
         &self,
         principal: &Principal,
         id: &str,
-        etag: &str,
+        condition: WriteCondition<'_>,
         cascade: bool,
+        allow_missing: bool,
     ) -> Result<Response<W>, Status> {
         let id = self.target::<W>(principal, "delete", id).map_err(status)?;
-        let deleted = self.0.delete::<W::Kind>(principal, id, etag, cascade).await;
+        if allow_missing && self.is_missing::<W>(principal, id) {
+            return Ok(Response::new(W::default()));
+        }
+        let deleted = self.0.delete::<W::Kind>(principal, id, condition, cascade).await;
         answer(deleted.map(|deleted| W::rendered(&deleted)))
+    }
+
+    /// True if the caller has no such resource.
+    fn is_missing<W: Wire>(&self, principal: &Principal, id: Uuid) -> bool {
+        let found = self.0.get::<W::Kind>(principal, id);
+        found.is_err_and(|error| error.reason == ErrorReason::NotFound)
     }
 
     /// Id of the resource that a write is for.
@@ -177,7 +195,7 @@ macro_rules! service {
             ) -> Result<tonic::Response<v1::$wire>, tonic::Status> {
                 let principal = $crate::grpc::authentication::principal_of(&request)?;
                 let request = request.into_inner();
-                self.create(&principal, request.$field, request.request_id).await
+                self.create(&principal, request.$field, request.request_id, request.validate_only).await
             }
 
             async fn $get_method(
@@ -213,7 +231,12 @@ macro_rules! service {
             ) -> Result<tonic::Response<v1::$wire>, tonic::Status> {
                 let principal = $crate::grpc::authentication::principal_of(&request)?;
                 let request = request.into_inner();
-                self.update(&principal, request.$field, request.update_mask, &request.etag).await
+                let condition = $crate::api::WriteCondition {
+                    etag: &request.etag,
+                    validate_only: request.validate_only,
+                };
+                let (resource, mask) = (request.$field, request.update_mask);
+                self.update(&principal, resource, mask, condition, request.allow_missing).await
             }
 
             async fn $delete_method(
@@ -222,7 +245,11 @@ macro_rules! service {
             ) -> Result<tonic::Response<v1::$wire>, tonic::Status> {
                 let principal = $crate::grpc::authentication::principal_of(&request)?;
                 let $request = request.into_inner();
-                self.delete(&principal, &$request.id, &$request.etag, $cascade).await
+                let condition = $crate::api::WriteCondition {
+                    etag: &$request.etag,
+                    validate_only: $request.validate_only,
+                };
+                self.delete(&principal, &$request.id, condition, $cascade, $request.allow_missing).await
             }
 
             $($($more)*)?

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(super) fn apply_request(request: v1::ApplyLoadBalancerRequest) -> ApplyRequest {
     let mut violations = Violations::default();
     let tree = tree_draft(request.tree.unwrap_or_default(), &mut violations);
-    ApplyRequest { tree, etag: request.etag, dry_run: request.dry_run, violations }
+    ApplyRequest { tree, etag: request.etag, validate_only: request.validate_only, violations }
 }
 
 fn tree_draft(tree: v1::LoadBalancerTree, violations: &mut Violations) -> TreeDraft {

@@ -23,8 +23,8 @@ use super::places::StreamPlaces;
 use super::{Role, Roles};
 use crate::agents::{PeerAddress, Plugins};
 use crate::api::{
-    AccessLogs, ApiError, Draining, DutyChange, ErrorReason, LogBatch, LogStream, NodeDirectory, NodeState,
-    Reconciliation, Traffic, TrafficCounters, Verification,
+    AccessLogs, ApiError, Concern, Draining, DutyChange, ErrorReason, LogBatch, LogStream, NodeDirectory,
+    NodeState, Reconciliation, Traffic, TrafficCounters, Verification,
 };
 use crate::catalog::Model;
 use crate::fleet::{Duty, DutyError, Fleet, LogReader, NodeRecord, NodeStatus, NodeView};
@@ -107,7 +107,7 @@ impl Cluster {
 
     /// Removes a node, on the leader.
     pub(super) async fn remove_here(&self, id: &str) -> Result<(), ApiError> {
-        self.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error))
+        self.roles.fleet().remove_node(id).await.map_err(|error| refusal(id, &error))
     }
 
     /// Traffic of the listeners and backends of a load balancer, on the leader.
@@ -197,7 +197,7 @@ impl NodeDirectory for Cluster {
 
     fn get<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<NodeState, ApiError>> {
         async move {
-            let record = self.roles.fleet().record_of(id).await.map_err(|error| refusal(&error))?;
+            let record = self.roles.fleet().record_of(id).await.map_err(|error| refusal(id, &error))?;
             Ok(shown(self.roles.node_view(record)))
         }
         .boxed()
@@ -206,7 +206,7 @@ impl NodeDirectory for Cluster {
     fn set_duty<'a>(&'a self, id: &'a str, change: DutyChange) -> BoxFuture<'a, Result<NodeState, ApiError>> {
         async move {
             let changed = self.roles.fleet().set_duty(id, duty_after(change)).await;
-            Ok(shown(self.roles.node_view(changed.map_err(|error| refusal(&error))?)))
+            Ok(shown(self.roles.node_view(changed.map_err(|error| refusal(id, &error))?)))
         }
         .boxed()
     }
@@ -344,7 +344,7 @@ fn add_status(state: &mut NodeState, status: NodeStatus) {
 }
 
 /// Error for an operation that a node does not allow.
-fn refusal(error: &DutyError) -> ApiError {
+fn refusal(node: &str, error: &DutyError) -> ApiError {
     let reason = match error {
         DutyError::Unknown(_) => ErrorReason::NotFound,
         DutyError::Connected(_) | DutyError::Unreadable(_) => ErrorReason::NodeState,
@@ -352,5 +352,6 @@ fn refusal(error: &DutyError) -> ApiError {
         DutyError::Elsewhere(_) => ErrorReason::LeaderUnavailable,
         DutyError::Write(error) => return error.into(),
     };
-    ApiError::new(reason, error.to_string())
+    let concern = Some(Concern::Node(node.to_owned()));
+    ApiError { concern, ..ApiError::new(reason, error.to_string()) }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::api::{ApiError, ErrorReason};
+use crate::api::ApiError;
 
 /// Most access logs that are read from the leader at a time: fewer than a connection has streams.
 const MOST_STREAMS: usize = 64;
@@ -40,7 +40,7 @@ impl StreamPlaces {
             taken.insert(project.to_owned(), own + 1);
             return Ok(StreamPlace { places: Arc::clone(self), project: project.to_owned() });
         };
-        Err(ApiError::new(ErrorReason::LimitExceeded, text))
+        Err(ApiError::limit("access_logs", text))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
@@ -61,6 +61,7 @@ impl Drop for StreamPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ErrorReason;
 
     #[test]
     fn a_project_leaves_places_to_others() {

@@ -103,7 +103,7 @@ impl Resource for Backend {
         self.check_ranges(lookup.tree(), form);
         for (field, address) in self.addresses() {
             if vips.contains(&address) {
-                form.invalid(
+                form.unmet(
                     field,
                     format!("{address} is a VIP of the load balancer: connections would come back to it"),
                 );
@@ -119,7 +119,7 @@ impl Backend {
         let mut users = listeners.filter(|listener| listener.spec.uses(self.pool_id));
         if let Some(user) = users.find(|user| !user.spec.fits_above(self.address.port())) {
             let (count, user) = (user.spec.port_count(), tree.called(Kind::Listener, user.id));
-            form.invalid("port", format!("{user} has {count} ports: there are not so many from this one on"));
+            form.unmet("port", format!("{user} has {count} ports: there are not so many from this one on"));
         }
     }
 
@@ -127,13 +127,13 @@ impl Backend {
     fn check_proxied(&self, field: &'static str, why: &str, tree: &Tree, form: &mut Form<'_>) {
         let pool = tree.pools.get(&self.pool_id);
         if pool.is_some_and(|pool| pool.spec.protocol == PoolProtocol::Sctp) {
-            return form.invalid(field, format!("{why}, which does not carry SCTP"));
+            return form.unmet(field, format!("{why}, which does not carry SCTP"));
         }
         let mut listeners = tree.listeners.values().filter(|listener| !listener.deleting);
         let is_stuck =
             |listener: &Listener| listener.uses(self.pool_id) && listener.datapath == Datapath::Ovn;
         if let Some(stuck) = listeners.find(|listener| is_stuck(&listener.spec)) {
-            form.invalid(field, format!("{why}, and the datapath of listener {} is OVN", stuck.id));
+            form.unmet(field, format!("{why}, and the datapath of listener {} is OVN", stuck.id));
         }
     }
 }

@@ -496,13 +496,13 @@ impl Listener {
     fn check_pool(&self, field: &str, pool: &Record<Pool>, tree: &Tree, form: &mut Form<'_>) {
         if !self.protocol.fits(pool.spec.protocol) {
             let (listener, pool) = (self.protocol.as_str(), pool.spec.protocol.as_str());
-            form.invalid(field, format!("a {listener} listener cannot use a {pool} pool"));
+            form.unmet(field, format!("a {listener} listener cannot use a {pool} pool"));
         }
         // One port is above any.
         let mut backends = tree.backends_of(pool.id).filter(|_| self.port_count() > 1);
         if let Some(short) = backends.find(|it| !it.deleting && !self.fits_above(it.spec.address.port())) {
             let (count, backend) = (self.port_count(), tree.called(Kind::Backend, short.id));
-            form.invalid(field, format!("{backend} has no port for each of the listener's {count}"));
+            form.unmet(field, format!("{backend} has no port for each of the listener's {count}"));
         }
     }
 
@@ -529,7 +529,7 @@ impl Listener {
         if let Some(other) = stuck.next() {
             let why = "DIRECT puts the VIP on a proxy node, and OVN is to carry";
             let other = tree.called(Kind::Listener, other.id);
-            form.invalid("exposure", format!("{why} {other} of the same VIP"));
+            form.unmet("exposure", format!("{why} {other} of the same VIP"));
         }
     }
 }

@@ -328,7 +328,7 @@ impl Resource for Pool {
         let why = "needs the proxy, which cannot carry listener";
         for (_, field, what) in asking.into_iter().filter(|(asks, ..)| *asks) {
             if let Some(stuck) = stuck.first() {
-                form.invalid(field, format!("{what} {why} {}: its datapath is OVN, or it is SCTP", stuck.id));
+                form.unmet(field, format!("{what} {why} {}: its datapath is OVN, or it is SCTP", stuck.id));
             }
         }
         for stuck in stuck {
@@ -336,7 +336,7 @@ impl Resource for Pool {
                 tree.pools_of(&stuck.spec).find_map(|(other, _)| self.ovn_difference(&other.spec));
             if let Some((field, what)) = differing.filter(|(field, _)| !form.has_wrong(field)) {
                 let what = format!("a difference in {what} between the pools of one listener");
-                form.invalid(field, format!("{what} {why} {}: its datapath is OVN, or it is SCTP", stuck.id));
+                form.unmet(field, format!("{what} {why} {}: its datapath is OVN, or it is SCTP", stuck.id));
             }
         }
     }

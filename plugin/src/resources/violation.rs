@@ -1,6 +1,5 @@
 //! Everything that is wrong with a specification or a request, collected before it is answered.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::text::truncated;
@@ -13,15 +12,17 @@ const PATH_BYTES: usize = 128;
 /// Most bytes of a description.
 const DESCRIPTION_BYTES: usize = 400;
 
-/// Kind of a violation.
+/// Kind of a violation, the worst one first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ViolationKind {
     /// A value that can never be valid.
     Invalid,
-    /// A value that is known, and not supported by this release.
-    Unsupported,
+    /// A value that does not go with other resources, or with the network, as they are now.
+    Unmet,
     /// A value that would be valid if nobody else had it.
     Taken,
+    /// A value that is known, and not supported by this release.
+    Unsupported,
 }
 
 /// One thing that is wrong.
@@ -42,7 +43,7 @@ pub struct Violations {
     found: Vec<Violation>,
     /// Number of the others.
     others: usize,
-    kinds: BTreeSet<ViolationKind>,
+    worst: Option<ViolationKind>,
 }
 
 impl Violations {
@@ -51,14 +52,14 @@ impl Violations {
         self.found.is_empty()
     }
 
-    /// Returns true if a violation of this kind was found.
-    pub fn has(&self, kind: ViolationKind) -> bool {
-        self.kinds.contains(&kind)
+    /// Worst kind among all that were found.
+    pub fn worst(&self) -> Option<ViolationKind> {
+        self.worst
     }
 
     /// Records a violation.
     pub fn push(&mut self, kind: ViolationKind, field: impl Into<String>, description: impl Into<String>) {
-        self.kinds.insert(kind);
+        self.worst = Some(self.worst.map_or(kind, |worst| worst.min(kind)));
         if self.found.len() == MOST {
             self.others += 1;
             return;
@@ -119,6 +120,12 @@ impl<'a> Form<'a> {
     pub fn invalid(&mut self, field: &str, why: impl Into<String>) {
         let path = self.path(field);
         self.violations.push(ViolationKind::Invalid, path, why);
+    }
+
+    /// Records a value that does not go with other resources, or with the network, as they are now.
+    pub fn unmet(&mut self, field: &str, why: impl Into<String>) {
+        let path = self.path(field);
+        self.violations.push(ViolationKind::Unmet, path, why);
     }
 
     /// Records a value that would be valid if nobody else had it.
@@ -184,7 +191,11 @@ mod tests {
             form.taken("name", "x".repeat(10_000));
         }
         Form::new("", &mut violations).invalid("port", "last");
-        assert!(violations.has(ViolationKind::Invalid), "kinds are known of all");
+        assert_eq!(
+            violations.worst(),
+            Some(ViolationKind::Invalid),
+            "of all, not only of those that are kept"
+        );
         assert_eq!((violations.others(), violations.paths().count()), (1001 - MOST, MOST));
         let bytes: usize =
             violations.into_vec().iter().map(|found| found.field.len() + found.description.len()).sum();

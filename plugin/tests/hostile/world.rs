@@ -155,7 +155,9 @@ pub(crate) fn check_refusal(what: &str, refused: &Status) {
     assert!(!is_own, "{what}: {refused}");
     let size = refused.message().len() + refused.details().len() * 4 / 3;
     assert!(size < REFUSAL_BYTES, "{what}: a refusal of {size} bytes");
-    let violations = refused.get_details_bad_request().map_or(0, |it| it.field_violations.len());
+    let details = refused.get_error_details();
+    let violations = details.bad_request().map_or(0, |it| it.field_violations.len())
+        + details.precondition_failure().map_or(0, |it| it.violations.len());
     assert!(violations <= 50, "{what}: {violations} violations");
 }
 

@@ -98,11 +98,12 @@ impl Services {
             Action::Update { value, .. } => {
                 let changed = v1::LoadBalancer { id, description: value.clone(), ..Default::default() };
                 let (load_balancer, update_mask) = (Some(changed), mask(&["description"]));
-                let request = v1::UpdateLoadBalancerRequest { load_balancer, update_mask, etag };
+                let request =
+                    v1::UpdateLoadBalancerRequest { load_balancer, update_mask, etag, ..Default::default() };
                 client.update_load_balancer(request).await?.into_inner()
             }
             Action::Delete { .. } => {
-                let request = v1::DeleteLoadBalancerRequest { id, etag, cascade: true };
+                let request = v1::DeleteLoadBalancerRequest { id, etag, cascade: true, ..Default::default() };
                 client.delete_load_balancer(request).await?.into_inner()
             }
             Action::Read | Action::LastRead => {
@@ -132,12 +133,13 @@ impl Services {
                 let (name, weight) = (value.clone(), Some(weight(value)));
                 let backend = Some(v1::Backend { id, name, weight, ..Default::default() });
                 let update_mask = mask(&["name", "weight"]);
-                let request = v1::UpdateBackendRequest { backend, update_mask, etag };
+                let request = v1::UpdateBackendRequest { backend, update_mask, etag, ..Default::default() };
                 client.update_backend(request).await?.into_inner()
             }
-            Action::Delete { .. } => {
-                client.delete_backend(v1::DeleteBackendRequest { id, etag }).await?.into_inner()
-            }
+            Action::Delete { .. } => client
+                .delete_backend(v1::DeleteBackendRequest { id, etag, ..Default::default() })
+                .await?
+                .into_inner(),
             Action::Read | Action::LastRead => {
                 client.get_backend(v1::GetBackendRequest { id }).await?.into_inner()
             }

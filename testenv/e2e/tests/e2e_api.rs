@@ -57,8 +57,10 @@ impl Site {
 
 /// The fields that a refusal names.
 fn fields(refused: &Status) -> Vec<String> {
-    let violations = refused.get_details_bad_request().unwrap().field_violations;
-    violations.into_iter().map(|violation| violation.field).collect()
+    let details = refused.get_error_details();
+    let wrong = details.bad_request().into_iter().flat_map(|it| &it.field_violations);
+    let unmet = details.precondition_failure().into_iter().flat_map(|it| &it.violations);
+    wrong.map(|it| it.field.clone()).chain(unmet.map(|it| it.subject.clone())).collect()
 }
 
 fn mask(field: &str) -> Option<FieldMask> {
@@ -232,6 +234,7 @@ async fn bad_input_is_refused_with_all_its_violations_and_nothing_is_stored() {
     assert_eq!(fields(&refused), ["tree.load_balancer.id", "tree.listeners[0].port"], "{refused}");
 
     let nowhere = site.try_apply(tree("lb", Uuid::from_u128(1), "10.0.1.1", &BACKENDS)).await.unwrap_err();
+    assert_eq!(nowhere.code(), Code::FailedPrecondition, "{nowhere}");
     assert_eq!(fields(&nowhere), ["tree.load_balancer.network"], "{nowhere}");
     assert!(site.list(v1::ListLoadBalancersRequest::default()).await.load_balancers.is_empty());
     site.lab.close().unwrap();
@@ -247,6 +250,7 @@ async fn writers_are_told_apart_and_repeats_make_nothing_twice() {
     let create = |name: &str, vip: &str| v1::CreateLoadBalancerRequest {
         load_balancer: tree(name, site.network, vip, &[]).load_balancer,
         request_id: "order-1".to_owned(),
+        ..Default::default()
     };
     let made = client.create_load_balancer(create("lb", "10.0.1.1")).await.unwrap().into_inner();
     let again = client.create_load_balancer(create("lb", "10.0.1.1")).await.unwrap().into_inner();
@@ -268,6 +272,7 @@ async fn writers_are_told_apart_and_repeats_make_nothing_twice() {
         }),
         update_mask: mask("description"),
         etag: etag.clone(),
+        ..Default::default()
     };
     let first = client.update_load_balancer(update("first")).await.unwrap().into_inner();
     assert_eq!((first.name.as_str(), first.description.as_str()), ("lb", "first"));

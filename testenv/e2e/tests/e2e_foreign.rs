@@ -245,7 +245,7 @@ async fn a_network_of_neutron_has_its_subnet_by_dhcp_and_no_external_port() {
     let request = || v1::ApplyLoadBalancerRequest { tree: Some(wanted.clone()), ..Default::default() };
     until("the refusal of a network without a subnet", async || {
         let refused = tenant.client.clone().apply_load_balancer(request()).await.unwrap_err();
-        (refused.code() == Code::InvalidArgument).then_some(())
+        (refused.code() == Code::FailedPrecondition).then_some(())
     })
     .await;
 

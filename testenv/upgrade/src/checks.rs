@@ -90,7 +90,12 @@ async fn change(site: &Site, plugin: usize, id: &str) -> Result<()> {
     let load_balancer =
         v1::LoadBalancer { id: id.to_owned(), description: "changed".to_owned(), ..Default::default() };
     let update_mask = Some(prost_types::FieldMask { paths: vec!["description".to_owned()] });
-    let request = v1::UpdateLoadBalancerRequest { load_balancer: Some(load_balancer), update_mask, etag };
+    let request = v1::UpdateLoadBalancerRequest {
+        load_balancer: Some(load_balancer),
+        update_mask,
+        etag,
+        ..Default::default()
+    };
     let changed = site.api(plugin)?.update_load_balancer(request).await;
     changed.map(drop).with_context(|| format!("a change through plugin{plugin}"))
 }

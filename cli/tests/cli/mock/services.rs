@@ -211,7 +211,7 @@ impl World {
         self.record(&self.dynamic("ApplyLoadBalancerRequest", request));
         let tree = request.tree.clone().unwrap_or_default();
         let mut counts = ApplyLoadBalancerResponse::default();
-        if request.dry_run {
+        if request.validate_only {
             let created = 1
                 + tree.listeners.len()
                 + tree.pools.iter().map(|pool| 1 + pool.backends.len()).sum::<usize>();

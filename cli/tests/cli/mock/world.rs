@@ -9,7 +9,7 @@ use fiberlb_proto::v1::{
     BackendHealth, Event, Node, NodeStatus, NodeVerdict, OperatingStatus, ProvisioningStatus, ResourceState,
     WatchEvent,
 };
-use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
 use tokio::sync::{broadcast, mpsc, watch};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
@@ -165,8 +165,7 @@ impl World {
 
     /// A generated message as a dynamic one.
     pub(super) fn dynamic<M: prost::Message>(&self, name: &str, message: &M) -> DynamicMessage {
-        let descriptor = self.schema.get_message_by_name(&format!("fiberlb.v1.{name}")).unwrap();
-        let mut dynamic = DynamicMessage::new(descriptor);
+        let mut dynamic = DynamicMessage::new(descriptor(&self.schema, name));
         dynamic.transcode_from(message).unwrap();
         dynamic
     }
@@ -179,7 +178,7 @@ impl World {
         self.record(request);
         let message = request.get_field_by_name(kind.1).unwrap().as_message().unwrap().clone();
         check(&message)?;
-        Ok(self.insert(kind, message))
+        Ok(if flag(request, "validate_only") { message } else { self.insert(kind, message) })
     }
 
     /// Stores a new object, with an id if it has none.
@@ -244,6 +243,9 @@ impl World {
             }
         }
         check(&current)?;
+        if flag(request, "validate_only") {
+            return Ok(current);
+        }
         let status = if self.held.lock().unwrap().is_slow {
             ProvisioningStatus::PendingUpdate
         } else {
@@ -256,11 +258,19 @@ impl World {
     pub(super) fn delete(&self, kind: Kind, request: &DynamicMessage) -> Result<DynamicMessage, Status> {
         self.record(request);
         let id = text(request, "id");
-        let message = self.get(kind, &id)?;
+        let message = match self.get(kind, &id) {
+            Err(_) if flag(request, "allow_missing") => {
+                return Ok(DynamicMessage::new(descriptor(&self.schema, kind.0)));
+            }
+            found => found?,
+        };
         let children: Vec<(Kind, String)> = self.children(&id);
-        let cascade = request.get_field_by_name("cascade").is_some_and(|cascade| cascade.as_bool().unwrap());
+        let cascade = flag(request, "cascade");
         if !children.is_empty() && !cascade {
             return Err(Status::failed_precondition("it has children; delete them first, or cascade"));
+        }
+        if flag(request, "validate_only") {
+            return Ok(message);
         }
         for (kind, id) in children {
             for (kind, id) in self.children(&id) {
@@ -388,6 +398,14 @@ fn matches(kind: Kind, message: &DynamicMessage, request: &DynamicMessage) -> bo
 }
 
 /// A field of text; empty if there is no such field.
+fn descriptor(schema: &DescriptorPool, name: &str) -> MessageDescriptor {
+    schema.get_message_by_name(&format!("fiberlb.v1.{name}")).unwrap()
+}
+
+fn flag(message: &DynamicMessage, field: &str) -> bool {
+    message.get_field_by_name(field).is_some_and(|value| value.as_bool().unwrap())
+}
+
 pub(super) fn text(message: &DynamicMessage, field: &str) -> String {
     message.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

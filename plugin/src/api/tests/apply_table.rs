@@ -119,7 +119,7 @@ async fn applied(change: impl FnOnce(&mut TreeDraft)) -> Outcome {
     let mut tree = draft_of(&world.model.tree(site.root).unwrap());
     change(&mut tree);
     let request =
-        ApplyRequest { tree, etag: String::new(), dry_run: false, violations: Violations::default() };
+        ApplyRequest { tree, etag: String::new(), validate_only: false, violations: Violations::default() };
     let result = world.cases.apply(&tenant(), request).await;
     outcome(&world, site, result.map(drop))
 }
@@ -442,12 +442,17 @@ async fn one_deleted_resource_is_the_same_alone_and_in_its_tree() {
 async fn a_tree_that_is_given_again_changes_nothing() {
     let (world, site) = fixed().await;
     let before = world.model.tree(site.root).unwrap();
-    let request = |dry_run| {
+    let request = |validate_only| {
         let tree = draft_of(&before);
-        ApplyRequest { tree, etag: before.load_balancer.etag(), dry_run, violations: Violations::default() }
+        ApplyRequest {
+            tree,
+            etag: before.load_balancer.etag(),
+            validate_only,
+            violations: Violations::default(),
+        }
     };
-    for dry_run in [true, false] {
-        let applied = world.cases.apply(&tenant(), request(dry_run)).await.unwrap();
+    for validate_only in [true, false] {
+        let applied = world.cases.apply(&tenant(), request(validate_only)).await.unwrap();
         assert_eq!((applied.unchanged, applied.created + applied.updated + applied.deleted), (8, 0));
     }
     assert!(Arc::ptr_eq(&before, &world.model.tree(site.root).unwrap()), "nothing was written");
@@ -463,7 +468,7 @@ async fn everything_that_is_wrong_in_a_tree_comes_back_with_its_path() {
     tree.pools[0].health_check.as_mut().unwrap().draft.fall = 0;
     tree.listeners[0].named = vec![("default_pool_id".into(), "nowhere".to_owned())];
     let request =
-        ApplyRequest { tree, etag: String::new(), dry_run: false, violations: Violations::default() };
+        ApplyRequest { tree, etag: String::new(), validate_only: false, violations: Violations::default() };
     let error = world.cases.apply(&tenant(), request).await.err().unwrap();
     let paths: BTreeSet<&str> = fields(&error).into_iter().collect();
     let expected = [

@@ -257,7 +257,7 @@ async fn a_load_balancer_that_is_created_again_is_the_one_that_there_is() {
 }
 
 #[tokio::test]
-async fn a_taken_id_hides_nothing_else_and_what_can_never_be_valid_weighs_more() {
+async fn a_taken_id_hides_nothing_else_and_an_address_of_no_host_weighs_more() {
     let world = World::new().await;
     let site = world.site().await;
     let own = world.cases.get::<LoadBalancer>(&tenant(), site.root).unwrap().record.spec.vips[0];
@@ -270,7 +270,7 @@ async fn a_taken_id_hides_nothing_else_and_what_can_never_be_valid_weighs_more()
         }
     };
     let edge = create([10, 0, 0, 0].into()).await.unwrap_err();
-    assert_eq!((edge.reason, fields(&edge)), (ErrorReason::InvalidFields, vec!["id", "vip_address"]));
+    assert_eq!((edge.reason, fields(&edge)), (ErrorReason::UnmetFields, vec!["id", "vip_address"]));
     let same = create(own).await.unwrap_err();
     assert_eq!(
         (same.reason, fields(&same)),
@@ -287,13 +287,14 @@ async fn what_is_not_supported_hides_no_pool_that_is_not_there() {
     let mut request = CreateRequest {
         given: ResourceDraft::alone(None, nowhere),
         request: None,
+        validate_only: false,
         violations: Violations::default(),
     };
     crate::resources::Form::new("", &mut request.violations).unsupported("protocol", "HTTP");
     let error = world.cases.create::<Listener>(&tenant(), request).await.unwrap_err();
     assert_eq!(
         (error.reason, fields(&error)),
-        (ErrorReason::InvalidFields, vec!["protocol", "default_pool_id"])
+        (ErrorReason::UnmetFields, vec!["protocol", "default_pool_id"])
     );
 }
 

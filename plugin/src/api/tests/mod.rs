@@ -23,8 +23,8 @@ use crate::auth::{Principal, Scope};
 use crate::catalog::{Model, Writer};
 use crate::resources::examples::{self, NETWORK};
 use crate::resources::{
-    Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Listener, ListenerProtocol,
-    LoadBalancer, Pool, PoolProtocol, Violations, WeightedPool, WeightedPools,
+    Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Kind, Listener,
+    ListenerProtocol, LoadBalancer, Pool, PoolProtocol, Violations, WeightedPool, WeightedPools,
 };
 use fiberlb_store::{MemoryStore, SharedStore, Store};
 
@@ -206,7 +206,8 @@ impl World {
         given: ResourceDraft<T>,
         request: Option<RequestId>,
     ) -> Result<Observed<T>, ApiError> {
-        let request = CreateRequest { given, request, violations: Violations::default() };
+        let request =
+            CreateRequest { given, request, validate_only: false, violations: Violations::default() };
         self.cases.create(principal, request).await
     }
 

@@ -94,7 +94,7 @@ async fn a_tree_is_applied_to_its_owners_load_balancer_alone() {
         let request = ApplyRequest {
             tree: tree(id),
             etag: String::new(),
-            dry_run: false,
+            validate_only: false,
             violations: Violations::default(),
         };
         let cases = world.cases.clone();

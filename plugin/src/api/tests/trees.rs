@@ -24,7 +24,7 @@ fn draft(name: &str, pools: &[(Option<Uuid>, &str)]) -> ApplyRequest {
         listeners: Vec::new(),
         pools: pools.collect(),
     };
-    ApplyRequest { tree, etag: String::new(), dry_run: false, violations: Violations::default() }
+    ApplyRequest { tree, etag: String::new(), validate_only: false, violations: Violations::default() }
 }
 
 async fn apply(world: &World, request: ApplyRequest) -> Result<Applied, ApiError> {
@@ -345,8 +345,8 @@ async fn ids_of_another_trees_resources_are_taken_for_its_owner_as_for_others() 
             (of_check, "tree.pools[0].health_check"),
             (of_listener, "tree.listeners[0]"),
         ] {
-            for (principal, dry_run) in [(tenant(), false), (tenant(), true), (stranger(), false)] {
-                let request = ApplyRequest { dry_run, ..request.clone() };
+            for (principal, validate_only) in [(tenant(), false), (tenant(), true), (stranger(), false)] {
+                let request = ApplyRequest { validate_only, ..request.clone() };
                 let error = world.cases.apply(&principal, request).await.unwrap_err();
                 let expected = (ErrorReason::TakenFields, vec![format!("{at}.id")]);
                 assert_eq!((error.reason, fields(&error)), (expected.0, vec![&*expected.1[0]]), "{id}");

@@ -24,10 +24,10 @@ async fn an_etag_of_an_older_version_is_refused() {
     let rename = |name: &'static str| {
         move |current: &Pool, _: &mut Violations| Pool { common: named(name), ..current.clone() }
     };
-    world.cases.update(&tenant(), site.pool, rename("a"), &seen).await.unwrap();
-    let error = world.cases.update(&tenant(), site.pool, rename("b"), &seen).await.unwrap_err();
+    world.cases.update(&tenant(), site.pool, rename("a"), seen.as_str()).await.unwrap();
+    let error = world.cases.update(&tenant(), site.pool, rename("b"), seen.as_str()).await.unwrap_err();
     assert_eq!((error.reason, error.kind()), (ErrorReason::EtagMismatch, ErrorKind::FailedPrecondition));
-    let error = world.cases.delete::<Pool>(&tenant(), site.pool, &seen, true).await.unwrap_err();
+    let error = world.cases.delete::<Pool>(&tenant(), site.pool, seen.as_str(), true).await.unwrap_err();
     assert_eq!(error.reason, ErrorReason::EtagMismatch);
 }
 
@@ -61,6 +61,40 @@ async fn what_cannot_be_changed_is_named_with_a_way_on() {
     };
     let error = world.cases.update(&tenant(), site.root, elsewhere, "").await.unwrap_err();
     assert_eq!(fields(&error), ["project_id", "vip_address"]);
+}
+
+#[tokio::test]
+async fn what_is_only_checked_is_answered_as_the_write_would_be_and_not_written() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let head = || world.cases.tree(&tenant(), site.root).unwrap().tree.head;
+    let before = head();
+    let only = WriteCondition { validate_only: true, ..WriteCondition::default() };
+    let create = async |draft: Backend| {
+        let given = ResourceDraft::alone(None, draft);
+        let violations = Violations::default();
+        let request = CreateRequest { given, request: None, validate_only: true, violations };
+        world.cases.create::<Backend>(&tenant(), request).await
+    };
+    let made = create(backend(site.pool, 12)).await.unwrap();
+    assert_eq!(made.record.spec.address, backend(site.pool, 12).address);
+    assert_eq!(fields(&create(backend(site.pool, 11)).await.unwrap_err()), ["address"]);
+
+    let weigh =
+        |weight: u16| move |current: &Backend, _: &mut Violations| Backend { weight, ..current.clone() };
+    let changed = world.cases.update(&tenant(), site.backend, weigh(5), only).await.unwrap();
+    assert_eq!((changed.record.generation, changed.record.spec.weight), (2, 5));
+    let wrong = world.cases.update(&tenant(), site.backend, weigh(300), only).await.unwrap_err();
+    assert_eq!(fields(&wrong), ["weight"]);
+    let stale = WriteCondition { etag: "7-7", ..only };
+    let stale = world.cases.update(&tenant(), site.backend, weigh(5), stale).await.unwrap_err();
+    assert_eq!(stale.reason, ErrorReason::EtagMismatch);
+
+    let gone = world.cases.delete::<Listener>(&tenant(), site.listener, only, false).await.unwrap();
+    assert_eq!(gone.status.provisioning, Provisioning::PendingDelete);
+    let used = world.cases.delete::<Pool>(&tenant(), site.pool, only, true).await.unwrap_err();
+    assert_eq!(used.concern, Some(Concern::Resource(Kind::Pool, site.pool)));
+    assert_eq!((used.reason, head()), (ErrorReason::InUse, before));
 }
 
 #[tokio::test]

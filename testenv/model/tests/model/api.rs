@@ -59,8 +59,11 @@ impl Api {
 
 /// Paths of the fields that a refusal names.
 pub(crate) fn violated(refused: &Status) -> Vec<String> {
-    let violations = refused.get_details_bad_request().map(|it| it.field_violations).unwrap_or_default();
-    violations.into_iter().map(|violation| violation.field).collect()
+    let details = refused.get_error_details();
+    let fields = details.bad_request().into_iter().flat_map(|it| &it.field_violations);
+    let unmet = details.precondition_failure().into_iter().flat_map(|it| &it.violations);
+    let unmet = unmet.filter(|violation| violation.r#type == "UNMET_FIELDS");
+    fields.map(|it| it.field.clone()).chain(unmet.map(|it| it.subject.clone())).collect()
 }
 
 fn path(method: &MethodDescriptor) -> PathAndQuery {

@@ -41,7 +41,7 @@ impl Client {
             _ => {}
         }
         let dry_run = self.one_in(8);
-        let request = json!({"tree": tree, "etag": etag, "dry_run": dry_run});
+        let request = json!({"tree": tree, "etag": etag, "validate_only": dry_run});
         let answer = self.call("LoadBalancerService", "ApplyLoadBalancer", request).await;
         let Some(answer) = self.judge(&verdict, answer)? else { return Ok(()) };
         self.applied(&plan, &answer, dry_run)

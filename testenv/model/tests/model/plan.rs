@@ -393,7 +393,7 @@ impl Places<'_> {
                         let differing = others.find_map(|other| ovn_difference(&entry.spec, &other.spec));
                         let fields = proxied(&entry.spec).into_iter().chain(differing);
                         fields.map(|field| {
-                            Fault::new(Class::Invalid, &entry.at, field).or(&user.at, pool_field(&user.spec))
+                            Fault::new(Class::Unmet, &entry.at, field).or(&user.at, pool_field(&user.spec))
                         })
                     });
                     self.relations.extend(found);

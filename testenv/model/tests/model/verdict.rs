@@ -11,6 +11,8 @@ use crate::api::violated;
 pub(crate) enum Class {
     /// Can never be valid.
     Invalid,
+    /// Does not go with other resources, or with the network.
+    Unmet,
     /// Another resource has it.
     Taken,
     /// Known, not supported.
@@ -21,6 +23,7 @@ impl Class {
     fn code(self) -> Code {
         match self {
             Self::Invalid => Code::InvalidArgument,
+            Self::Unmet => Code::FailedPrecondition,
             Self::Taken => Code::AlreadyExists,
             Self::Unsupported => Code::Unimplemented,
         }
