@@ -20,14 +20,18 @@ impl Statuses<'_> {
         if !self.is_in_force::<Pool>(record.id) {
             return not_in_force();
         }
-        let alive = || self.tree.backends_of(record.id).filter(|backend| !backend.deleting);
-        if alive().next().is_none() {
+        let all = self.tree.backends_of(record.id);
+        let (leaving, alive): (Vec<_>, Vec<_>) = all.partition(|backend| backend.deleting);
+        if alive.is_empty() {
             return (
                 Operating::Offline,
                 Why::new(C::NoBackend, "the pool has no backend: connections are refused"),
             );
         }
-        let backends: Vec<_> = alive().filter(|backend| self.counts(backend)).collect();
+        // One that is not applied yet counts only while it replaces one that is being deleted, which serves until then.
+        let counts =
+            |backend: &&Arc<Record<Backend>>| !leaving.is_empty() || self.is_in_force::<Backend>(backend.id);
+        let backends: Vec<_> = alive.into_iter().filter(counts).collect();
         if backends.is_empty() {
             let why = "no backend is in force yet: connections are refused";
             return (Operating::Offline, Why::new(C::NoBackendInForce, why));
@@ -41,13 +45,6 @@ impl Statuses<'_> {
             return (Operating::Offline, Why::new(C::NoBackendEnabled, why));
         }
         self.roll_up_backends(&serving)
-    }
-
-    /// Decides whether a backend counts for its pool. One that is not applied yet counts only while it
-    /// replaces one that is being deleted, which serves until then.
-    fn counts(&self, backend: &Record<Backend>) -> bool {
-        let replaces = || self.tree.backends_of(backend.spec.pool_id).any(|other| other.deleting);
-        self.is_in_force::<Backend>(backend.id) || replaces()
     }
 
     /// Operating status of a pool by the health of its backends.
