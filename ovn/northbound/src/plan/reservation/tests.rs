@@ -125,7 +125,10 @@ proptest! {
             let v4 = format!("10.0.0.{host}");
             if both { vec![v4, format!("fd00::{host}")] } else { vec![v4] }
         };
-        let all: Vec<(u128, Vec<String>)> = numbers.into_iter().map(|(number, it)| (number, text(it))).collect();
+        // No two load balancers of a network have one VIP.
+        let mut hosts = BTreeSet::new();
+        let numbers = numbers.into_iter().filter(|(_, (host, _))| hosts.insert(*host));
+        let all: Vec<(u128, Vec<String>)> = numbers.map(|(number, it)| (number, text(it))).collect();
         let desired = |without: Option<u128>| {
             let reserved = all.iter().filter(|(number, _)| Some(*number) != without).map(|(number, texts)| {
                 let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
