@@ -11,8 +11,8 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 use uuid::Uuid;
 
 use crate::api::{
-    ApiError, BackendStatistics, Concern, DURATION_BOUNDS_MS, Difference, DifferenceKind, Draining,
-    Durations, ErrorKind, ErrorReason, ListenerStatistics, LoadBalancerStatistics, LogBatch, LoggedBackend,
+    ApiError, BackendStatistics, DURATION_BOUNDS_MS, Difference, DifferenceKind, Draining, Durations,
+    ErrorKind, ErrorObject, ErrorReason, ListenerStatistics, LoadBalancerStatistics, LogBatch, LoggedBackend,
     LoggedConnection, PoolStatistics, Subject, Traffic, Verification,
 };
 use crate::resources::{Kind, Violation};
@@ -34,12 +34,12 @@ pub(crate) fn status(error: ApiError) -> Status {
         details.set_retry_info(Some(delay));
     }
     let subject = match &error.concern {
-        Some(Concern::Limit(name)) => {
+        Some(ErrorObject::Limit(name)) => {
             details.add_quota_failure_violation(name.as_ref(), error.message.as_str());
             None
         }
-        Some(Concern::Resource(kind, id)) => Some((message_of(*kind), id.to_string())),
-        Some(Concern::Node(id)) => Some((NODE.to_owned(), id.clone())),
+        Some(ErrorObject::Resource(kind, id)) => Some((message_of(*kind), id.to_string())),
+        Some(ErrorObject::Node(id)) => Some((NODE.to_owned(), id.clone())),
         None => None,
     };
     if let Some((name, id)) = &subject {
@@ -75,15 +75,15 @@ pub(crate) fn error_of(status: &Status) -> ApiError {
     let info = details.error_info().filter(|info| info.domain == DOMAIN);
     let reason = info.and_then(|info| ErrorReason::named(&info.reason));
     let limit = details.quota_failure().and_then(|failure| failure.violations.first());
-    let limit = limit.map(|violation| Concern::Limit(violation.subject.clone().into()));
+    let limit = limit.map(|violation| ErrorObject::Limit(violation.subject.clone().into()));
     let resource = || {
         let info = details.resource_info()?;
         let name = info.resource_type.strip_prefix(PACKAGE)?;
         if name == NODE {
-            return Some(Concern::Node(info.resource_name.clone()));
+            return Some(ErrorObject::Node(info.resource_name.clone()));
         }
         let kind = Kind::ALL.iter().find(|kind| message_of(**kind) == name)?;
-        Some(Concern::Resource(*kind, info.resource_name.parse().ok()?))
+        Some(ErrorObject::Resource(*kind, info.resource_name.parse().ok()?))
     };
     let error = ApiError::new(reason.unwrap_or(ErrorReason::LeaderUnavailable), status.message());
     ApiError { concern: limit.or_else(resource), ..error }
@@ -547,7 +547,7 @@ mod tests {
             ApiError::limit("watches", "why"),
             ApiError::not_found(Kind::HealthCheck, Uuid::from_u128(7)),
             ApiError {
-                concern: Some(Concern::Node("node-1".to_owned())),
+                concern: Some(ErrorObject::Node("node-1".to_owned())),
                 ..ApiError::new(ErrorReason::NodeState, "why")
             },
         ];

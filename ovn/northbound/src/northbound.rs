@@ -92,6 +92,10 @@ pub enum Change {
     Northd,
 }
 
+/// Key in `external_ids` of the owner of ports that load balancers share, instead of that of all other rows. A release that does not
+/// know it takes such a port over for the load balancer that would have it alone, and removes none that it does not know.
+pub const SHARED_KEY: &str = "fiberlb:shared";
+
 /// Replica of the tables in use, with indexes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Northbound {
@@ -162,7 +166,7 @@ pub struct Northbound {
 
 impl Northbound {
     /// Empty replica. `owner_key` is the key in `external_ids` under which a row names its owner, if not under
-    /// [`SHARED_KEY`](crate::plan::SHARED_KEY).
+    /// [`SHARED_KEY`].
     #[must_use]
     pub fn new(owner_key: &str) -> Self {
         Self { owner_key: owner_key.to_owned(), ..Self::default() }

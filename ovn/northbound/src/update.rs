@@ -10,8 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
-use super::northbound::{Change, Northbound, TableKind};
-use super::plan::SHARED_KEY;
+use super::northbound::{Change, Northbound, SHARED_KEY, TableKind};
 use super::rows::{
     Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
     LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal, PortGroup,

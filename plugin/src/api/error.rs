@@ -158,7 +158,7 @@ impl ErrorReason {
 
 /// Object of a failure that no field of the request is to blame for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Concern {
+pub enum ErrorObject {
     /// A resource.
     Resource(Kind, Uuid),
     /// A proxy node, by its id.
@@ -178,7 +178,7 @@ pub struct ApiError {
     /// Everything that is wrong with the request, with its field; empty where that is not the reason.
     pub violations: Vec<Violation>,
     /// Object of the failure, where there is one.
-    pub concern: Option<Concern>,
+    pub concern: Option<ErrorObject>,
 }
 
 impl ApiError {
@@ -190,12 +190,12 @@ impl ApiError {
 
     /// An error about a resource.
     pub fn about(reason: ErrorReason, kind: Kind, id: Uuid, message: impl Into<String>) -> Self {
-        Self { concern: Some(Concern::Resource(kind, id)), ..Self::new(reason, message) }
+        Self { concern: Some(ErrorObject::Resource(kind, id)), ..Self::new(reason, message) }
     }
 
     /// Error for a limit that would be exceeded, by its name in the settings.
     pub fn limit(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        let concern = Some(Concern::Limit(name.into()));
+        let concern = Some(ErrorObject::Limit(name.into()));
         Self { concern, ..Self::new(ErrorReason::LimitExceeded, message) }
     }
 

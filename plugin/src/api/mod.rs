@@ -36,7 +36,7 @@ pub use access_log::{AccessLogs, LogBatch, LogEvents, LogStream, LoggedBackend, 
 pub use api_kind::{ApiKind, ResourceDraft};
 pub use apply::{Applied, ApplyRequest, PoolDraft, TreeDraft};
 pub use create::{CreateRequest, RequestId};
-pub use error::{ApiError, Concern, ErrorKind, ErrorReason};
+pub use error::{ApiError, ErrorKind, ErrorObject, ErrorReason};
 pub use events::Events;
 pub use history::StatusHistory;
 pub use limits::Limits;

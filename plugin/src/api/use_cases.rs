@@ -153,7 +153,7 @@ impl UseCases {
     /// Writes a tree as `edit` makes it of the stored one, or only checks that.
     ///
     /// # Errors
-    /// Those of `edit`, and of the store.
+    /// Errors of `edit`, and of the store.
     pub(super) async fn carry_out<T>(
         &self,
         root: Uuid,

@@ -23,7 +23,7 @@ use super::places::StreamPlaces;
 use super::{Role, Roles};
 use crate::agents::{PeerAddress, Plugins};
 use crate::api::{
-    AccessLogs, ApiError, Concern, Draining, DutyChange, ErrorReason, LogBatch, LogStream, NodeDirectory,
+    AccessLogs, ApiError, Draining, DutyChange, ErrorObject, ErrorReason, LogBatch, LogStream, NodeDirectory,
     NodeState, Reconciliation, Traffic, TrafficCounters, Verification,
 };
 use crate::catalog::Model;
@@ -352,6 +352,6 @@ fn refusal(node: &str, error: &DutyError) -> ApiError {
         DutyError::Elsewhere(_) => ErrorReason::LeaderUnavailable,
         DutyError::Write(error) => return error.into(),
     };
-    let concern = Some(Concern::Node(node.to_owned()));
+    let concern = Some(ErrorObject::Node(node.to_owned()));
     ApiError { concern, ..ApiError::new(reason, error.to_string()) }
 }

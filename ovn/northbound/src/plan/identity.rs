@@ -8,10 +8,6 @@ use uuid::Uuid;
 /// Key in `external_ids` whose value is the owner of a row, in the text form of [`Owner`].
 pub const OWNER_KEY: &str = "fiberlb:owner";
 
-/// Key of the owner of ports that load balancers share, instead of [`OWNER_KEY`]. A release that does not know it takes such a port over
-/// for the load balancer that would have it alone, and removes none that it does not know.
-pub const SHARED_KEY: &str = "fiberlb:shared";
-
 /// Id of an installation of FiberLB. Two installations on one northbound database do not touch each other's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Installation(pub Uuid);

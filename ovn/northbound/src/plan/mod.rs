@@ -18,13 +18,14 @@ mod reservation;
 mod rotation;
 mod topology;
 
+pub use crate::northbound::SHARED_KEY;
 pub use addresses::{AddressHolder, AddressUse, free_address};
 pub use answer::{AnswerForm, Answered, is_address, vip_of};
 pub use balancer::{Balancer, BalancerError, Protocol, Selection, Target, TargetPool, balancer};
 pub use capabilities::Capabilities;
 pub use desired::{Desired, Member, Row};
 pub use diff::{Step, StepOperation, diff, operations};
-pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind, SHARED_KEY};
+pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind};
 pub use network::{Network, network, responder_mac};
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
 pub use reservation::{Reservation, vips_of};

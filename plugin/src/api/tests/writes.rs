@@ -93,7 +93,7 @@ async fn what_is_only_checked_is_answered_as_the_write_would_be_and_not_written(
     let gone = world.cases.delete::<Listener>(&tenant(), site.listener, only, false).await.unwrap();
     assert_eq!(gone.status.provisioning, Provisioning::PendingDelete);
     let used = world.cases.delete::<Pool>(&tenant(), site.pool, only, true).await.unwrap_err();
-    assert_eq!(used.concern, Some(Concern::Resource(Kind::Pool, site.pool)));
+    assert_eq!(used.concern, Some(ErrorObject::Resource(Kind::Pool, site.pool)));
     assert_eq!((used.reason, head()), (ErrorReason::InUse, before));
 }
 

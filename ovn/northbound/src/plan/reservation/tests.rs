@@ -115,7 +115,7 @@ fn only_who_brings_or_takes_a_port_needs_a_plan_of_the_network() {
 }
 
 proptest! {
-    /// Where a load balancer comes or goes without a plan of the network, the outcome is what a plan of the network would be.
+    /// Steps by which a load balancer comes or goes without a plan of the network lead to what such a plan would.
     #[test]
     fn steps_lead_to_what_the_network_desires(
         numbers in prop::collection::btree_map(0u128..200, (0u8..=255, any::<bool>()), 1..8),
